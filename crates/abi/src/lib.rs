@@ -1,0 +1,1 @@
+//! What the eBPF programs and the agent share: map keys and values, reasons, events, load-time configuration.

@@ -1,0 +1,1 @@
+//! The API types that Weir reads and writes.

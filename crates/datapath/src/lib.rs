@@ -1,0 +1,1 @@
+//! Packets to verdicts as plain functions, built for the kernel and for the host.

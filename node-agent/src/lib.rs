@@ -1,0 +1,1 @@
+//! The node agent: makes the kernel hold the desired state and reports what it decides.

@@ -1,0 +1,1 @@
+//! Network namespaces, pods and traffic for tests, the demo and the benchmarks.

@@ -1,0 +1,3 @@
+//! The project's tasks: set up, build, test, demonstrate, measure.
+
+fn main() {}
