@@ -1,1 +1,10 @@
-//! Packets to verdicts as plain functions, built for the kernel and for the host.
+//! Packets to verdicts as plain functions.
+//!
+//! The same source runs in the eBPF programs and on the host, where it is tested, fuzzed and compared with the
+//! policy oracle. It takes packet bytes through [`bytes::Bytes`] and map contents through [`tables::Tables`]; it
+//! attaches to nothing, writes to no map and never panics.
+#![no_std]
+
+pub mod bytes;
+pub mod packet;
+pub mod parse;

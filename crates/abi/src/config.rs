@@ -1,0 +1,39 @@
+//! What the agent tells the programs: constants set before load, and the few values that change while they run.
+
+/// Names of the read-only globals of the `weir` object, set by the loader before load so that the verifier prunes
+/// by them. All are `u32`.
+pub mod global {
+    /// 1 where the kernel has `bpf_ktime_get_coarse_ns` (5.11).
+    pub const COARSE_CLOCK: &str = "COARSE_CLOCK";
+    /// 1 where packets for other nodes leave by `bpf_redirect_neigh`; 0 leaves them to the node's network stack.
+    pub const REDIRECT_NEIGHBOUR: &str = "REDIRECT_NEIGHBOUR";
+}
+
+/// Entry 0 of the `control` array. Written by the agent only, whole.
+#[repr(C, align(8))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Control {
+    /// Raised after every change of policy, addresses or workloads: a flow entry with another revision is decided
+    /// again at its next packet.
+    pub revision: u32,
+    /// Records a second and CPU; above it, records are lost and counted.
+    pub log_budget: u32,
+}
+
+/// Value of the per-CPU `log_budget` array: what of the budget this second has used.
+#[repr(C, align(8))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct LogBudget {
+    /// In units of 2^30 ns of the boot clock.
+    pub second: u32,
+    pub used: u32,
+    /// Number of the next record of this CPU. Given to every record that is due, written or not.
+    pub sequence: u64,
+    /// Records that were due and could not be written.
+    pub lost: u64,
+    /// Allowed connections seen, for sampling.
+    pub sampled: u64,
+}
+
+/// Entry 0 of the `overflow` array: `u32`, when the flow table last refused an entry, in units of 2^30 ns; 0 never.
+pub const OVERFLOW_INDEX: u32 = 0;
