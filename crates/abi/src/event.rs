@@ -64,6 +64,16 @@ pub struct SideVerdict {
     pub padding: u16,
 }
 
+impl SideVerdict {
+    pub const NOT_JUDGED: Self = Self {
+        rule: crate::policy::NO_RULE,
+        dry_run_rule: crate::policy::NO_RULE,
+        verdict: side_verdict::NOT_JUDGED,
+        dry_run_verdict: side_verdict::NOT_JUDGED,
+        padding: 0,
+    };
+}
+
 pub mod side_verdict {
     /// That end is no pod of this node, or the other side denied first.
     pub const NOT_JUDGED: u8 = 0;

@@ -70,15 +70,20 @@ pub mod flow_flags {
     pub const OPENED_BY_HIGH: u32 = 1 << 0;
     /// The end that did not open it has sent something.
     pub const ANSWERED: u32 = 1 << 1;
-    /// TCP: the end has sent FIN.
-    pub const LOW_FINISHED: u32 = 1 << 2;
-    pub const HIGH_FINISHED: u32 = 1 << 3;
+    /// TCP: the end that opened it has sent FIN.
+    pub const OPENER_FINISHED: u32 = 1 << 2;
+    /// TCP: the other end has sent FIN.
+    pub const PEER_FINISHED: u32 = 1 << 3;
     /// TCP: over, by RST or by FIN from both ends.
     pub const CLOSED: u32 = 1 << 4;
     /// Packets from the end that opened it: the destination is replaced by `rewrite_address` and `rewrite_port`.
     pub const REWRITE_DESTINATION: u32 = 1 << 5;
     /// Packets to the end that opened it: the source is replaced by `rewrite_address` and `rewrite_port`.
     pub const REWRITE_SOURCE: u32 = 1 << 6;
+    /// Either.
+    pub const REWRITE: u32 = REWRITE_DESTINATION | REWRITE_SOURCE;
+    /// What the two entries of a translated connection have in common.
+    pub const SHARED: u32 = ANSWERED | OPENER_FINISHED | PEER_FINISHED | CLOSED;
 }
 
 /// Key of the `fragments` LRU hash (RFC 791 and RFC 8200: what fragments of one packet have in common).

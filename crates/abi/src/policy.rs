@@ -36,7 +36,8 @@ pub struct PolicyValue {
     pub dry_run: Slots,
     /// Number of the port table; [`NO_PORTS`] where ports do not matter.
     pub port_table: u32,
-    /// Bit `n` is set where the port table has a prefix of length `n` (0 to 16), so that absent lengths cost nothing.
+    /// Bit `n` is set where the port table has a prefix of length `n` (0, 4, 8, 12, 16), so that absent lengths cost
+    /// nothing.
     pub prefix_lens: u32,
 }
 
@@ -52,7 +53,7 @@ pub struct PortKey {
     pub port: u16,
     /// IP protocol number.
     pub protocol: u8,
-    /// 0 to 16.
+    /// 0, 4, 8, 12 or 16: few lengths keep the longest match to five look-ups.
     pub prefix_len: u8,
 }
 

@@ -13,6 +13,9 @@ macro_rules! reasons {
         }
 
         impl Reason {
+            /// From this number on, reasons drop.
+            pub const FIRST_DROP: u8 = 32;
+
             /// Every reason, in the order of their numbers.
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
@@ -60,7 +63,6 @@ reasons! {
     33 Isolated Drop "isolated" "policies isolate the pod and none of their rules allows the connection";
     34 PodClosed Drop "pod-closed" "the pod's policy is not in the kernel yet, so the pod is closed";
     35 SourceNotOwn Drop "source-not-own" "the sender used a source address that is not its own";
-    36 UnknownInterface Drop "unknown-interface" "no pod is known behind the interface that the packet came from";
     40 Truncated Drop "truncated" "the packet ends inside a header";
     41 Malformed Drop "malformed" "a header contradicts itself";
     42 UnsupportedEtherType Drop "unsupported-ethertype" "neither IPv4 nor IPv6";
@@ -85,6 +87,7 @@ mod tests {
     fn numbers_fit_the_counter_array_and_words_are_unique() {
         for (i, reason) in Reason::ALL.iter().enumerate() {
             assert!(u32::from(*reason as u8) < REASONS);
+            assert_eq!(reason.is_forward(), (*reason as u8) < Reason::FIRST_DROP);
             assert_eq!(Reason::from_number(*reason as u8), Some(*reason));
             assert!(
                 Reason::ALL[i + 1..]

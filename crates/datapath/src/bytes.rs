@@ -1,11 +1,29 @@
 //! Where a packet's bytes come from.
 
+use core::mem::MaybeUninit;
+
 use weir_abi::plain::Plain;
+
+use crate::parse;
 
 /// A packet, from its Ethernet header on.
 pub trait Bytes {
     /// Copies the `T` at `offset`; `None` where the packet ends before it does. Any `offset` is allowed.
     fn load<T: Plain>(&self, offset: u32) -> Option<T>;
+
+    /// As [`load`](Self::load), into `room`. Worth overriding where the bytes come by a call that fills memory: a
+    /// header returned by value is copied once more, in BPF word by word.
+    #[inline(always)]
+    fn read<'a, T: Plain>(&self, offset: u32, room: &'a mut MaybeUninit<T>) -> Option<&'a T> {
+        Some(room.write(self.load(offset)?))
+    }
+
+    /// [`parse::follow_extension_headers`], for whoever can make a function of it that the verifier checks once, and
+    /// not at each of its four calls: a global one (`extern "C"`, `no_mangle`), for which this trait is too generic.
+    #[inline(always)]
+    fn follow_extension_headers(&self, next_header: u64, offset: u64) -> u64 {
+        parse::follow_extension_headers(self, next_header, offset)
+    }
 }
 
 /// A packet in ordinary memory.

@@ -6,5 +6,9 @@
 #![no_std]
 
 pub mod bytes;
+pub mod flow;
+pub mod judge;
 pub mod packet;
 pub mod parse;
+pub mod service;
+pub mod tables;

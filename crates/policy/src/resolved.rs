@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{PolicyRef, Tier};
 use crate::snapshot::PodId;
@@ -112,17 +113,24 @@ impl Slot {
     pub const IMPLICIT_DENY_RANK: u32 = (1 << 30) - 2;
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Action {
     Accept,
     Deny,
     Pass,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Direction {
     Ingress,
     Egress,
+}
+
+/// What happens to a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Verdict {
+    Allow,
+    Deny,
 }
 
 /// Why a decision was made: the answer to "which rule?".
@@ -140,7 +148,10 @@ pub enum Cause {
         action: Action,
     },
     /// No NetworkPolicy rule allowed it, and these policies isolate the pod in this direction. Sorted.
-    Isolated { policies: Vec<PolicyRef>, direction: Direction },
+    Isolated {
+        policies: Vec<PolicyRef>,
+        direction: Direction,
+    },
 }
 
 /// A flow to judge, as the oracle and the tests name it. Addresses are the real ones, after service translation.

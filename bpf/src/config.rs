@@ -1,0 +1,20 @@
+//! Constants that the loader sets before load; the verifier prunes by them. Names: `weir_abi::config::global`.
+
+use core::ptr::read_volatile;
+
+#[unsafe(no_mangle)]
+static COARSE_CLOCK: u32 = 1;
+#[unsafe(no_mangle)]
+static REDIRECT_NEIGHBOUR: u32 = 0;
+
+#[inline(always)]
+pub fn coarse_clock() -> bool {
+    // SAFETY: a static of ours. Volatile, because the compiler must not fold what the loader sets.
+    unsafe { read_volatile(&raw const COARSE_CLOCK) != 0 }
+}
+
+#[inline(always)]
+pub fn redirect_neighbour() -> bool {
+    // SAFETY: as above.
+    unsafe { read_volatile(&raw const REDIRECT_NEIGHBOUR) != 0 }
+}

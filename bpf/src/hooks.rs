@@ -1,0 +1,5 @@
+//! One file a kind of hook.
+
+pub mod explain;
+pub mod packet;
+pub mod socket;

@@ -1,0 +1,153 @@
+//! Service translation by packet: a new destination on the way out, the Service's address on the way back.
+
+use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
+use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_store_bytes};
+use weir_abi::address::Address;
+use weir_abi::flow::flow_flags;
+use weir_abi::reason::Reason;
+use weir_datapath::packet::{ETHERNET, protocol, shape};
+
+use crate::scratch::Scratch;
+use crate::skb::Skb;
+use crate::{slow, subprogram};
+
+/// Translates a packet of a known flow, as its entry in the scratch says.
+#[inline(always)]
+pub fn known(skb: Skb, s: &mut Scratch, from_opener: bool, changed: bool) -> Reason {
+    if changed {
+        subprogram::share(from_opener);
+    }
+    let destination = s.flags & flow_flags::REWRITE_DESTINATION != 0;
+    // Straight to the backend, or from it: nothing was translated.
+    if destination != from_opener {
+        return Reason::Established;
+    }
+    s.connection.destination = s.value.rewrite_address;
+    s.connection.destination_port = s.value.rewrite_port;
+    if subprogram::replace(skb, destination) { Reason::Established } else { Reason::RewriteFailed }
+}
+
+/// Writes the entry by which the backend's packets find back. That of the packet's own key is in the table already.
+#[inline(always)]
+pub fn remember(s: &mut Scratch) -> bool {
+    let mut flags = flow_flags::REWRITE_SOURCE;
+    if !subprogram::key() {
+        flags |= flow_flags::OPENED_BY_HIGH;
+    }
+    slow::fill_value(s, flags);
+    s.value.rewrite_address = s.packet.destination;
+    s.value.rewrite_port = s.packet.destination_port;
+    subprogram::insert_flow()
+}
+
+/// Tells the connection's other entry what this one has learned, so that both live as long as the connection.
+#[inline(always)]
+pub fn share(s: &mut Scratch, from_opener: bool) {
+    let (seen, flags) = (s.value.seen, s.value.flags & flow_flags::SHARED);
+    let (address, port) = (s.value.rewrite_address, s.value.rewrite_port);
+    if !from_opener {
+        slow::turn(&mut s.connection);
+    }
+    s.connection.destination = address;
+    s.connection.destination_port = port;
+    let _ = subprogram::key();
+    if subprogram::load_flow() && s.value.flags & flow_flags::REWRITE != 0 {
+        s.value.seen = seen;
+        s.value.flags |= flags;
+        subprogram::store_flow();
+    }
+    s.value.rewrite_address = address;
+    s.value.rewrite_port = port;
+}
+
+/// Puts the connection's destination in place of the packet's destination (1) or source (0) and mends the checksums.
+#[inline(always)]
+pub fn replace(skb: Skb, s: &Scratch, destination: u32) -> bool {
+    let (old, old_port) = if destination != 0 {
+        (&s.packet.destination, s.packet.destination_port)
+    } else {
+        (&s.packet.source, s.packet.source_port)
+    };
+    // Ports and checksums of later fragments are somewhere else: in the first one.
+    let transport = match s.packet.shape {
+        shape::LATER_FRAGMENT => None,
+        _ => Some(u32::from(s.packet.transport)),
+    };
+    let checksum = match s.packet.protocol {
+        protocol::TCP => Some((16, 0)),
+        // RFC 768: a checksum of zero means that there is none, and stays zero.
+        protocol::UDP => Some((6, BPF_F_MARK_MANGLED_0)),
+        _ => None,
+    };
+    let failed = if s.packet.family == 4 {
+        address4(skb, old, &s.connection.destination, destination, transport, checksum)
+    } else {
+        address6(skb, old, &s.connection.destination, destination, transport, checksum)
+    };
+    !failed
+        && match transport {
+            Some(transport) => {
+                !port(skb, old_port, s.connection.destination_port, destination, transport, checksum)
+            }
+            None => true,
+        }
+}
+
+/// Offset of the checksum in the transport header, and flags for its helper.
+type Checksum = Option<(u32, u32)>;
+
+#[inline(always)]
+fn address4(
+    skb: Skb,
+    old: &Address,
+    new: &Address,
+    destination: u32,
+    transport: Option<u32>,
+    checksum: Checksum,
+) -> bool {
+    let (from, to) = (old.v4() as u64, new.v4() as u64);
+    // SAFETY: helpers that check every offset themselves.
+    unsafe {
+        if let (Some(transport), Some((offset, flags))) = (transport, checksum)
+            && bpf_l4_csum_replace(skb.0, transport + offset, from, to, (BPF_F_PSEUDO_HDR | flags | 4) as u64) != 0
+        {
+            return true;
+        }
+        bpf_l3_csum_replace(skb.0, ETHERNET + 10, from, to, 4) != 0
+            || bpf_skb_store_bytes(skb.0.cast(), ETHERNET + 12 + 4 * destination, (&raw const new.0[3]).cast(), 4, 0) != 0
+    }
+}
+
+#[inline(always)]
+fn address6(
+    skb: Skb,
+    old: &Address,
+    new: &Address,
+    destination: u32,
+    transport: Option<u32>,
+    checksum: Checksum,
+) -> bool {
+    // SAFETY: helpers that check every offset themselves.
+    unsafe {
+        if let (Some(transport), Some((offset, flags))) = (transport, checksum) {
+            let difference =
+                bpf_csum_diff((&raw const old.0).cast_mut().cast(), 16, (&raw const new.0).cast_mut().cast(), 16, 0);
+            if difference < 0
+                || bpf_l4_csum_replace(skb.0, transport + offset, 0, difference as u64, (BPF_F_PSEUDO_HDR | flags) as u64) != 0
+            {
+                return true;
+            }
+        }
+        bpf_skb_store_bytes(skb.0.cast(), ETHERNET + 8 + 16 * destination, (&raw const new.0).cast(), 16, 0) != 0
+    }
+}
+
+#[inline(always)]
+fn port(skb: Skb, old: u16, new: u16, destination: u32, transport: u32, checksum: Checksum) -> bool {
+    let Some((offset, flags)) = checksum else { return false };
+    // SAFETY: helpers that check every offset themselves.
+    unsafe {
+        bpf_l4_csum_replace(skb.0, transport + offset, old as u64, new as u64, (flags | 2) as u64) != 0
+            || bpf_skb_store_bytes(skb.0.cast(), transport + 2 * destination, (&raw const new).cast(), 2, 0) != 0
+    }
+}
