@@ -24,7 +24,7 @@ sizes! {
     NumberValue = 16;
     Workload = 4 4 4 4 6 6 4;
     ServiceKey = 16 2 1 5;
-    ServiceValue = 4 4 4 4;
+    ServiceValue = 4 4;
     Backend = 16 2 6;
     SocketKey = 8 16 2 6;
     SocketValue = 16 2 6;

@@ -101,9 +101,5 @@ pub struct NumberValue {
 
 pub mod number_space {
     pub const RULE: u32 = 1;
-    pub const POLICY_SET: u32 = 2;
-    pub const PORT_TABLE: u32 = 3;
-    pub const CIDR: u32 = 4;
-    pub const IDENTITY: u32 = 5;
-    pub const SERVICE: u32 = 6;
+    pub const IDENTITY: u32 = 2;
 }

@@ -22,9 +22,6 @@ pub struct ServiceValue {
     pub first: u32,
     /// How many follow from there; 0 where nobody can serve.
     pub count: u32,
-    /// Number of the Service port, for logs.
-    pub number: u32,
-    pub padding: u32,
 }
 
 /// Value of the `backends` array.

@@ -5,6 +5,9 @@
 //! attaches to nothing, writes to no map and never panics.
 #![no_std]
 
+#[cfg(feature = "testing")]
+extern crate alloc;
+
 pub mod bytes;
 pub mod flow;
 pub mod judge;
@@ -12,3 +15,5 @@ pub mod packet;
 pub mod parse;
 pub mod service;
 pub mod tables;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -33,7 +33,7 @@ pub fn resolve<'t, T: Tables>(
     };
     match tables.service(&key) {
         None => Destination::Plain,
-        Some(&ServiceValue { first, count, .. }) => {
+        Some(&ServiceValue { first, count }) => {
             if count == 0 {
                 return Destination::NoBackend;
             }

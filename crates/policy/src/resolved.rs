@@ -4,6 +4,7 @@
 //! Everything here is ordered and content-addressed: the same input gives the same value, whatever came before.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -163,4 +164,37 @@ pub struct Flow {
     pub protocol: u8,
     /// 0 where the protocol has no ports.
     pub destination_port: u16,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        })
+    }
+}
+
+impl fmt::Display for Cause {
+    /// Like `NetworkPolicy shop/db ingress[0]` or `isolation by NetworkPolicy shop/db`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rule {
+                policy,
+                direction,
+                index,
+                name,
+                ..
+            } => {
+                write!(f, "{policy} {direction}[{index}]")?;
+                name.iter().try_for_each(|name| write!(f, " {name:?}"))
+            }
+            Self::Isolated { policies, .. } => {
+                f.write_str("isolation by ")?;
+                policies.iter().enumerate().try_for_each(|(index, policy)| {
+                    write!(f, "{}{policy}", if index == 0 { "" } else { ", " })
+                })
+            }
+        }
+    }
 }

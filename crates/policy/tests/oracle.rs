@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::{FileFailurePersistence, TestRunner};
 use weir_policy::cluster::{Cluster, is_accepted};
-use weir_policy::resolved::{Cause, Flow, Verdict};
+use weir_policy::resolved::{Cause, Flow};
 use weir_policy::snapshot::Snapshot;
 use weir_policy::{arbitrary, oracle};
 
@@ -21,7 +21,11 @@ fn cluster_and_flows() -> impl Strategy<Value = (Snapshot, Vec<Flow>)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 2500,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct("proptest-regressions/oracle.txt"))),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn resolve_agrees_with_the_oracle((snapshot, flows) in cluster_and_flows()) {
@@ -57,7 +61,6 @@ fn generated_flows_meet_every_kind_of_decision() {
             }
         }
     }
-    println!("{outcomes:#?}");
     let kinds = [
         "Admin Accept",
         "Admin Deny",

@@ -77,6 +77,8 @@ pub(super) fn follow<B: Bytes + ?Sized>(bytes: &B, next_header: u8, offset: u32)
 #[derive(Clone, Copy)]
 pub(super) struct Chain(u64);
 
+const _: () = assert!(EXTENSION_HEADERS <= 7, "three bits count the fragment headers");
+
 impl Chain {
     const TRUNCATED: u64 = 0;
     const TOO_MANY: u64 = 1;

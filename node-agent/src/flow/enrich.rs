@@ -1,0 +1,571 @@
+//! A decoded event and the names of things → up to two records of the policy log, one for each side that judged.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use weir_abi::event::{FlowEvent, SideVerdict, event_flags, side_verdict};
+use weir_abi::policy::NO_RULE;
+use weir_abi::reason::Reason;
+use weir_policy::model::PolicyRef;
+use weir_policy::resolved::{Cause, Direction};
+
+use crate::flow::record::{
+    Connection, Disposition, DryRun, LogDirection, Party, PolicyName, PolicyRecord, ServiceRef,
+};
+
+/// What the numbers and addresses in an event stand for. The agent builds it anew after every change.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    /// This node.
+    pub node_name: String,
+    pub endpoints: BTreeMap<IpAddr, Endpoint>,
+    /// By rule number.
+    pub rules: BTreeMap<u32, Attribution>,
+    pub services: BTreeMap<ServiceAddress, ServiceName>,
+    /// Nanoseconds to add to the boot clock to get the time since 1970 (UTC).
+    pub wall_clock_offset: i64,
+}
+
+/// Who an address belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    Pod(PodName),
+    Node { name: String },
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodName {
+    pub namespace: String,
+    pub name: String,
+    /// The pod's controller as its `ownerReferences` name it: for a Deployment's pod, the ReplicaSet.
+    pub workload: Option<Workload>,
+    pub node_name: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workload {
+    pub kind: String,
+    pub name: String,
+}
+
+/// The policies that a decision is owed to, and the rule among theirs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attribution {
+    pub policies: Vec<PolicyName>,
+    pub rule: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServiceAddress {
+    pub address: IpAddr,
+    /// Host byte order.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceName {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl From<&Cause> for Attribution {
+    fn from(cause: &Cause) -> Self {
+        match cause {
+            Cause::Rule {
+                policy,
+                direction,
+                index,
+                name,
+                ..
+            } => {
+                let direction = match direction {
+                    Direction::Ingress => "ingress",
+                    Direction::Egress => "egress",
+                };
+                let rule = name.clone().unwrap_or_else(|| format!("{direction}[{index}]"));
+                Self {
+                    policies: vec![policy.into()],
+                    rule: Some(rule),
+                }
+            }
+            Cause::Isolated { policies, .. } => Self {
+                policies: policies.iter().map(PolicyName::from).collect(),
+                rule: None,
+            },
+        }
+    }
+}
+
+impl From<&PolicyRef> for PolicyName {
+    fn from(policy: &PolicyRef) -> Self {
+        Self {
+            name: policy.name.clone(),
+            namespace: policy.namespace.clone(),
+            kind: policy.kind.to_string(),
+        }
+    }
+}
+
+/// The records of one event.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Enriched {
+    /// `seq` and `lost` are zero: the sink sets them.
+    pub records: Vec<PolicyRecord>,
+    /// Rule numbers that [`Names::rules`] does not have.
+    pub unknown_rules: u64,
+}
+
+/// Gives names to an event.
+///
+/// A side makes a record when its FlowLogPolicies want one and it judged the connection. What is allowed because
+/// nothing restricts it is left out, unless a dry-run policy would have decided otherwise.
+pub fn enrich(event: &FlowEvent, names: &Names) -> Enriched {
+    let mut enriched = Enriched::default();
+    let sides = [
+        (event_flags::LOG_EGRESS, LogDirection::Egress, &event.egress),
+        (event_flags::LOG_INGRESS, LogDirection::Ingress, &event.ingress),
+    ];
+    for (flag, direction, side) in sides {
+        if event.flags & flag != 0 {
+            enriched
+                .records
+                .extend(record(event, direction, side, names, &mut enriched.unknown_rules));
+        }
+    }
+    enriched
+}
+
+fn record(
+    event: &FlowEvent,
+    direction: LogDirection,
+    side: &SideVerdict,
+    names: &Names,
+    unknown_rules: &mut u64,
+) -> Option<PolicyRecord> {
+    let disposition = disposition(side.verdict)?;
+    let dry_run = disposition_if_different(side);
+    if disposition == Disposition::Allow && side.rule == NO_RULE && dry_run.is_none() {
+        return None;
+    }
+    let cause = attribution(side.rule, names, unknown_rules);
+    let dry_run = dry_run.map(|disposition| {
+        let cause = attribution(side.dry_run_rule, names, unknown_rules);
+        DryRun {
+            disposition,
+            policies: cause.policies,
+            rule: cause.rule,
+        }
+    });
+    Some(PolicyRecord {
+        connection: connection(event, direction),
+        disposition,
+        policies: cause.policies,
+        src: party(event.source.to_ip(), names),
+        dest: party(event.destination.to_ip(), names),
+        count: 1,
+        node_name: names.node_name.clone(),
+        timestamp: timestamp(event.time, names.wall_clock_offset),
+        rule: cause.rule,
+        reason: side_reason(event, disposition, side.rule).to_owned(),
+        service: service(event, names),
+        dry_run,
+        seq: 0,
+        lost: 0,
+    })
+}
+
+fn disposition(verdict: u8) -> Option<Disposition> {
+    match verdict {
+        side_verdict::ALLOW => Some(Disposition::Allow),
+        side_verdict::DENY => Some(Disposition::Deny),
+        _ => None,
+    }
+}
+
+fn disposition_if_different(side: &SideVerdict) -> Option<Disposition> {
+    let same = side.dry_run_verdict == side.verdict && side.dry_run_rule == side.rule;
+    if same {
+        None
+    } else {
+        disposition(side.dry_run_verdict)
+    }
+}
+
+fn attribution(rule: u32, names: &Names, unknown_rules: &mut u64) -> Attribution {
+    if rule == NO_RULE {
+        return Attribution::default();
+    }
+    names.rules.get(&rule).cloned().unwrap_or_else(|| {
+        *unknown_rules += 1;
+        Attribution::default()
+    })
+}
+
+fn connection(event: &FlowEvent, direction: LogDirection) -> Connection {
+    let (src_port, dest_port) = if has_ports(event.protocol) {
+        (
+            u16::from_be(event.source_port),
+            u16::from_be(event.destination_port),
+        )
+    } else {
+        (0, 0)
+    };
+    Connection {
+        src_ip: event.source.to_ip(),
+        dest_ip: event.destination.to_ip(),
+        src_port,
+        dest_port,
+        protocol: protocol(event.protocol),
+        direction,
+    }
+}
+
+fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, 6 | 17 | 132)
+}
+
+/// The word of an IP protocol number (IANA "Protocol Numbers").
+fn protocol(number: u8) -> String {
+    match number {
+        1 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        58 => "icmpv6".to_owned(),
+        132 => "sctp".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn party(address: IpAddr, names: &Names) -> Party {
+    match names.endpoints.get(&address) {
+        Some(Endpoint::Pod(pod)) => Party {
+            pod_name: Some(pod.name.clone()),
+            node_name: pod.node_name.clone(),
+            workload_kind: pod.workload.as_ref().map(|workload| workload.kind.clone()),
+            workload_name: pod.workload.as_ref().map(|workload| workload.name.clone()),
+            pod_namespace: Some(pod.namespace.clone()),
+            namespace: Some(pod.namespace.clone()),
+            instance: None,
+        },
+        Some(Endpoint::Node { name }) => Party {
+            node_name: Some(name.clone()),
+            workload_kind: Some("Node".to_owned()),
+            ..Party::default()
+        },
+        None => Party {
+            instance: Some(address),
+            ..Party::default()
+        },
+    }
+}
+
+/// Any sum of the two is a time that can be written: they span the years 1677 to 2847.
+fn timestamp(boot_clock: u64, offset: i64) -> String {
+    let nanoseconds = i128::from(boot_clock) + i128::from(offset);
+    format!(
+        "{:.9}",
+        Timestamp::from_nanosecond(nanoseconds).unwrap_or(Timestamp::MAX)
+    )
+}
+
+/// The event's reason is that of the packet. A side that allowed what the other one denied has a reason of its own.
+fn side_reason(event: &FlowEvent, disposition: Disposition, rule: u32) -> &'static str {
+    let own = if rule == NO_RULE {
+        Reason::DefaultAllowed
+    } else {
+        Reason::Allowed
+    };
+    let reason = match (disposition, Reason::from_number(event.reason)) {
+        (Disposition::Allow, Some(Reason::Allowed | Reason::DefaultAllowed) | None) => own,
+        (Disposition::Allow, Some(reason)) if !reason.is_forward() => own,
+        (Disposition::Allow | Disposition::Deny, Some(reason)) => reason,
+        (Disposition::Deny, None) => Reason::Internal,
+    };
+    reason.word()
+}
+
+fn service(event: &FlowEvent, names: &Names) -> Option<ServiceRef> {
+    if event.service.octets() == [0; 16] {
+        return None;
+    }
+    let key = ServiceAddress {
+        address: event.service.to_ip(),
+        port: u16::from_be(event.service_port),
+        protocol: event.protocol,
+    };
+    Some(match names.services.get(&key) {
+        Some(service) => ServiceRef::Named {
+            namespace: service.namespace.clone(),
+            name: service.name.clone(),
+        },
+        None => ServiceRef::Unknown {
+            instance: key.address,
+        },
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use weir_abi::address::Address;
+
+    use super::*;
+    use crate::flow::decode::tests::{address, event};
+
+    pub(crate) fn names() -> Names {
+        let pod = |name: &str, owner: &str| {
+            Endpoint::Pod(PodName {
+                namespace: "default".to_owned(),
+                name: name.to_owned(),
+                workload: Some(Workload {
+                    kind: "ReplicaSet".to_owned(),
+                    name: owner.to_owned(),
+                }),
+                node_name: Some("n1".to_owned()),
+            })
+        };
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        Names {
+            node_name: "n1".to_owned(),
+            endpoints: BTreeMap::from([
+                (ip("10.244.1.12"), pod("other-0", "other")),
+                (ip("10.244.1.13"), pod("hello-web-0", "hello-web")),
+                (
+                    ip("192.168.0.1"),
+                    Endpoint::Node {
+                        name: "n1".to_owned(),
+                    },
+                ),
+            ]),
+            rules: BTreeMap::from([
+                (
+                    4,
+                    Attribution {
+                        policies: vec![policy("ClusterNetworkPolicy", None, "baseline")],
+                        rule: Some("let-out".to_owned()),
+                    },
+                ),
+                (
+                    9,
+                    Attribution {
+                        policies: vec![
+                            policy("NetworkPolicy", Some("default"), "a"),
+                            policy("NetworkPolicy", Some("default"), "b"),
+                        ],
+                        rule: None,
+                    },
+                ),
+            ]),
+            services: BTreeMap::from([(
+                ServiceAddress {
+                    address: ip("10.96.10.80"),
+                    port: 80,
+                    protocol: 6,
+                },
+                ServiceName {
+                    namespace: "default".to_owned(),
+                    name: "hello-web".to_owned(),
+                },
+            )]),
+            wall_clock_offset: 1_767_323_044_000_000_000,
+        }
+    }
+
+    fn policy(kind: &str, namespace: Option<&str>, name: &str) -> PolicyName {
+        PolicyName {
+            name: name.to_owned(),
+            namespace: namespace.map(str::to_owned),
+            kind: kind.to_owned(),
+        }
+    }
+
+    fn lines(event: &FlowEvent) -> Vec<String> {
+        let enriched = enrich(event, &names());
+        assert_eq!(enriched.unknown_rules, 0);
+        enriched
+            .records
+            .iter()
+            .map(|record| serde_json::to_string(record).expect("JSON"))
+            .collect()
+    }
+
+    #[test]
+    fn both_sides_of_a_denied_connection() {
+        let ends = concat!(
+            r#""src":{"pod_name":"other-0","node_name":"n1","workload_kind":"ReplicaSet","workload_name":"other","pod_namespace":"default","namespace":"default"},"#,
+            r#""dest":{"pod_name":"hello-web-0","node_name":"n1","workload_kind":"ReplicaSet","workload_name":"hello-web","pod_namespace":"default","namespace":"default"},"#,
+            r#""count":1,"node_name":"n1","timestamp":"2026-01-02T03:04:05.000000006Z","#,
+        );
+        let connection = r#"{"connection":{"src_ip":"10.244.1.12","dest_ip":"10.244.1.13","src_port":45084,"dest_port":8080,"protocol":"tcp","direction":"#;
+        let service = r#""service":{"namespace":"default","name":"hello-web"},"seq":0}"#;
+        assert_eq!(
+            lines(&event()),
+            [
+                format!(
+                    r#"{connection}"egress"}},"disposition":"allow","policies":[{{"name":"baseline","kind":"ClusterNetworkPolicy"}}],{ends}"rule":"let-out","reason":"allowed",{service}"#
+                ),
+                format!(
+                    r#"{connection}"ingress"}},"disposition":"deny","policies":[{{"name":"a","namespace":"default","kind":"NetworkPolicy"}},{{"name":"b","namespace":"default","kind":"NetworkPolicy"}}],{ends}"reason":"isolated",{service}"#
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn only_the_sides_that_are_wanted_and_that_judged() {
+        let directions = |change: fn(&mut FlowEvent)| -> Vec<LogDirection> {
+            let mut event = event();
+            change(&mut event);
+            enrich(&event, &names())
+                .records
+                .iter()
+                .map(|record| record.connection.direction)
+                .collect()
+        };
+        assert_eq!(directions(|e| e.flags = 0), []);
+        assert_eq!(
+            directions(|e| e.flags = event_flags::LOG_INGRESS),
+            [LogDirection::Ingress]
+        );
+        assert_eq!(
+            directions(|e| e.ingress = SideVerdict::default()),
+            [LogDirection::Egress],
+            "not judged"
+        );
+        assert_eq!(
+            directions(|e| (e.egress.rule, e.egress.dry_run_rule) = (NO_RULE, NO_RULE)),
+            [LogDirection::Ingress],
+            "allowed by no rule"
+        );
+    }
+
+    #[test]
+    fn an_allow_by_no_rule_is_logged_where_a_dry_run_policy_would_deny() {
+        let mut event = event();
+        event.flags = event_flags::LOG_INGRESS;
+        event.reason = Reason::DefaultAllowed as u8;
+        event.ingress = SideVerdict {
+            rule: NO_RULE,
+            dry_run_rule: 9,
+            verdict: side_verdict::ALLOW,
+            dry_run_verdict: side_verdict::DENY,
+            padding: 0,
+        };
+        let records = enrich(&event, &names()).records;
+        assert_eq!(records.len(), 1);
+        assert_eq!(
+            (records[0].disposition, records[0].reason.as_str()),
+            (Disposition::Allow, "default-allowed")
+        );
+        assert_eq!(
+            records[0].dry_run,
+            Some(DryRun {
+                disposition: Disposition::Deny,
+                policies: names().rules[&9].policies.clone(),
+                rule: None
+            })
+        );
+    }
+
+    #[test]
+    fn what_is_unknown_is_written_by_its_address_and_counted() {
+        let mut event = event();
+        event.flags = event_flags::LOG_INGRESS;
+        event.protocol = 58;
+        event.source = address("2001:db8::1");
+        event.destination = address("192.168.0.1");
+        event.service = address("fd00::80");
+        event.ingress.rule = 77;
+        event.ingress.dry_run_rule = 77;
+        let enriched = enrich(&event, &names());
+        assert_eq!(
+            enriched,
+            Enriched {
+                unknown_rules: 1,
+                records: vec![PolicyRecord {
+                    connection: Connection {
+                        src_ip: address("2001:db8::1").to_ip(),
+                        dest_ip: address("192.168.0.1").to_ip(),
+                        src_port: 0,
+                        dest_port: 0,
+                        protocol: "icmpv6".to_owned(),
+                        direction: LogDirection::Ingress,
+                    },
+                    disposition: Disposition::Deny,
+                    policies: vec![],
+                    src: Party {
+                        instance: Some(address("2001:db8::1").to_ip()),
+                        ..Party::default()
+                    },
+                    dest: Party {
+                        node_name: Some("n1".to_owned()),
+                        workload_kind: Some("Node".to_owned()),
+                        ..Party::default()
+                    },
+                    count: 1,
+                    node_name: "n1".to_owned(),
+                    timestamp: "2026-01-02T03:04:05.000000006Z".to_owned(),
+                    rule: None,
+                    reason: "isolated".to_owned(),
+                    service: Some(ServiceRef::Unknown {
+                        instance: address("fd00::80").to_ip()
+                    }),
+                    dry_run: None,
+                    seq: 0,
+                    lost: 0,
+                }],
+            }
+        );
+    }
+
+    #[test]
+    fn a_connection_to_no_service_names_none() {
+        let mut event = event();
+        event.service = Address::default();
+        assert!(
+            enrich(&event, &names())
+                .records
+                .iter()
+                .all(|record| record.service.is_none())
+        );
+    }
+
+    #[test]
+    fn causes_become_names() {
+        use weir_policy::model::Tier;
+        use weir_policy::resolved::Action;
+        let rule = |name: Option<&str>| {
+            Attribution::from(&Cause::Rule {
+                policy: PolicyRef::cluster_network_policy("quarantine"),
+                tier: Tier::Admin,
+                direction: Direction::Egress,
+                index: 2,
+                name: name.map(str::to_owned),
+                action: Action::Deny,
+            })
+        };
+        let policies = vec![policy("ClusterNetworkPolicy", None, "quarantine")];
+        let named = |rule: &str| Attribution {
+            policies: policies.clone(),
+            rule: Some(rule.to_owned()),
+        };
+        assert_eq!(rule(None), named("egress[2]"));
+        assert_eq!(rule(Some("no-way-out")), named("no-way-out"));
+        let isolated = Cause::Isolated {
+            policies: vec![
+                PolicyRef::network_policy("default", "a"),
+                PolicyRef::network_policy("default", "b"),
+            ],
+            direction: Direction::Ingress,
+        };
+        assert_eq!(Attribution::from(&isolated), names().rules[&9]);
+    }
+
+    #[test]
+    fn the_widest_clocks_can_be_written() {
+        assert_eq!(timestamp(0, i64::MIN), "1677-09-21T00:12:43.145224192Z");
+        assert_eq!(timestamp(u64::MAX, i64::MAX), "2846-10-30T23:21:50.564327422Z");
+    }
+}

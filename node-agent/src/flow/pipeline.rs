@@ -1,0 +1,208 @@
+//! The pure part of the policy log, from a raw record to the records that are to be written.
+
+use weir_abi::event::FlowEvent;
+
+use crate::flow::aggregate::{AggregateSettings, Aggregator};
+use crate::flow::budget::RecordBudget;
+use crate::flow::decode::decode;
+use crate::flow::enrich::{Names, enrich};
+use crate::flow::record::PolicyRecord;
+use crate::flow::sequence::Sequences;
+
+/// Holds what must be remembered between two records. Times are nanoseconds of a clock that does not go back.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    sequences: Sequences,
+    aggregator: Aggregator,
+    budget: RecordBudget,
+}
+
+/// What a step of the pipeline brought forth.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// To be given to the sink, in this order.
+    pub records: Vec<PolicyRecord>,
+    pub losses: Losses,
+    /// Rule numbers that nobody knows a name for; the record is written without its policies.
+    pub unknown_rules: u64,
+    /// The event as it was decoded, for whoever else listens.
+    pub event: Option<FlowEvent>,
+}
+
+/// Where records were lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Before they reached the agent: the kernel's budget, or a full ring buffer. In events; an event about two pods of
+    /// this node makes up to two records.
+    pub kernel: u64,
+    /// Records that are none of ours.
+    pub undecodable: u64,
+    /// Over the budget, in packets or connections (a folded record loses its whole count).
+    pub over_budget: u64,
+}
+
+impl Losses {
+    pub fn total(self) -> u64 {
+        self.kernel + self.undecodable + self.over_budget
+    }
+}
+
+impl Pipeline {
+    pub fn new(aggregate: AggregateSettings, records_per_second: u32) -> Self {
+        Self {
+            sequences: Sequences::default(),
+            aggregator: Aggregator::new(aggregate),
+            budget: RecordBudget::new(records_per_second),
+        }
+    }
+
+    /// Takes one raw record.
+    pub fn take(&mut self, now: u64, bytes: &[u8], names: &Names) -> Outcome {
+        let mut outcome = Outcome::default();
+        let event = match decode(bytes) {
+            Ok(event) => event,
+            Err(_) => {
+                outcome.losses.undecodable = 1;
+                return outcome;
+            }
+        };
+        outcome.losses.kernel = self.sequences.observe(event.cpu, event.sequence);
+        let enriched = enrich(&event, names);
+        outcome.unknown_rules = enriched.unknown_rules;
+        outcome.event = Some(event);
+        for record in enriched.records {
+            if let Some(record) = self.aggregator.push(now, record) {
+                self.admit(now, record, &mut outcome);
+            }
+        }
+        outcome
+    }
+
+    /// Brings out the denials whose time has come.
+    pub fn tick(&mut self, now: u64) -> Outcome {
+        let mut outcome = Outcome::default();
+        for record in self.aggregator.expired(now) {
+            self.admit(now, record, &mut outcome);
+        }
+        outcome
+    }
+
+    /// When [`tick`](Self::tick) next has something to do.
+    pub fn next_tick(&self) -> Option<u64> {
+        self.aggregator.next_expiry()
+    }
+
+    /// Brings out everything, whatever the budget says: there is no later line in which a loss could be told.
+    pub fn close(&mut self) -> Vec<PolicyRecord> {
+        self.aggregator.drain()
+    }
+
+    fn admit(&mut self, now: u64, record: PolicyRecord, outcome: &mut Outcome) {
+        if self.budget.admit(now) {
+            outcome.records.push(record);
+        } else {
+            outcome.losses.over_budget += record.count;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::flow::decode::tests::{encode, event};
+    use crate::flow::enrich::tests::names;
+
+    #[test]
+    fn an_event_passes_allowed_at_once_and_denied_after_the_window() {
+        let mut pipeline = Pipeline::new(AggregateSettings::default(), 500);
+        let expected = enrich(&event(), &names()).records;
+        let taken = pipeline.take(0, &encode(&event()), &names());
+        assert_eq!(
+            taken,
+            Outcome {
+                records: vec![expected[0].clone()],
+                event: Some(event()),
+                ..Outcome::default()
+            }
+        );
+        let due = pipeline.next_tick().expect("a denial waits");
+        assert_eq!(due, 5_000_000_000);
+        let mut denied = expected[1].clone();
+        denied.connection.src_port = 0;
+        assert_eq!(
+            pipeline.tick(due),
+            Outcome {
+                records: vec![denied],
+                ..Outcome::default()
+            }
+        );
+        assert_eq!(pipeline.close(), []);
+    }
+
+    #[test]
+    fn every_way_to_lose_a_record_is_counted() {
+        let mut pipeline = Pipeline::new(
+            AggregateSettings {
+                window: Duration::ZERO,
+                capacity: 0,
+            },
+            2,
+        );
+        let at = |sequence| encode(&FlowEvent { sequence, ..event() });
+        let losses =
+            [at(1), at(5), b"none of ours".to_vec()].map(|bytes| pipeline.take(0, &bytes, &names()).losses);
+        assert_eq!(
+            losses,
+            [
+                Losses::default(),
+                Losses {
+                    kernel: 3,
+                    over_budget: 2,
+                    undecodable: 0
+                },
+                Losses {
+                    undecodable: 1,
+                    ..Losses::default()
+                },
+            ]
+        );
+    }
+
+    proptest! {
+        /// Records and losses add up, whatever comes, in whatever order and at whatever pace.
+        #[test]
+        fn counts_and_losses_add_up(
+            arrivals in proptest::collection::vec((0_u64..2_000_000_000, 0_u16..4, 0_u16..3, 1_u64..3), 0..200),
+            window in 0_u64..3,
+            capacity in 0_usize..4,
+            rate in 0_u32..5,
+        ) {
+            let settings = AggregateSettings { window: Duration::from_secs(window), capacity };
+            let mut pipeline = Pipeline::new(settings, rate);
+            let (mut now, mut sequence, mut due, mut gaps) = (0, 0, 0, 0);
+            let (mut written, mut losses) = (0, Losses::default());
+            let mut count = |outcome: Outcome| {
+                written += outcome.records.iter().map(|record| record.count).sum::<u64>();
+                losses.kernel += outcome.losses.kernel;
+                losses.over_budget += outcome.losses.over_budget;
+            };
+            for (pause, source_port, destination_port, step) in arrivals {
+                now += pause;
+                gaps += if sequence == 0 { 0 } else { step - 1 };
+                sequence += step;
+                let event = FlowEvent { sequence, source_port, destination_port, ..event() };
+                due += enrich(&event, &names()).records.len() as u64;
+                count(pipeline.take(now, &encode(&event), &names()));
+                count(pipeline.tick(now));
+            }
+            let records = pipeline.close();
+            count(Outcome { records, ..Outcome::default() });
+            prop_assert_eq!(written + losses.over_budget, due);
+            prop_assert_eq!(losses.kernel, gaps);
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Where in a text a field stands.
+//!
+//! The field is sought by reading the document once more and failing at it: the YAML library knows the place of a
+//! failure, and nothing else of a place.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// A step from a value to one inside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Segment {
+    Key(String),
+    Index(usize),
+}
+
+impl From<&str> for Segment {
+    fn from(key: &str) -> Self {
+        Self::Key(key.to_owned())
+    }
+}
+
+impl From<&String> for Segment {
+    fn from(key: &String) -> Self {
+        Self::Key(key.clone())
+    }
+}
+
+impl From<usize> for Segment {
+    fn from(index: usize) -> Self {
+        Self::Index(index)
+    }
+}
+
+/// Writes a path as `spec.ports[0].port`.
+pub(crate) fn field(path: &[Segment]) -> String {
+    let mut text = String::new();
+    for segment in path {
+        match segment {
+            Segment::Key(key) if text.is_empty() => text.push_str(key),
+            Segment::Key(key) => text.extend([".", key]),
+            Segment::Index(index) => text += &format!("[{index}]"),
+        }
+    }
+    text
+}
+
+/// Reads what [`field`] writes.
+pub(crate) fn path(field: &str) -> Vec<Segment> {
+    let mut path = Vec::new();
+    for part in field.split('.').filter(|part| !part.is_empty()) {
+        let (key, indices) = part.split_at(part.find('[').unwrap_or(part.len()));
+        if !key.is_empty() {
+            path.push(Segment::Key(key.to_owned()));
+        }
+        let indices = indices.split(['[', ']']).filter_map(|index| index.parse().ok());
+        path.extend(indices.map(Segment::Index));
+    }
+    path
+}
+
+/// The line of a field in a document, from 1; that of the nearest thing around it where it is not there itself.
+pub(crate) fn line(text: &str, path: &[Segment]) -> Option<usize> {
+    (0..=path.len()).rev().find_map(|depth| {
+        let deserializer = serde_yaml_ng::Deserializer::from_str(text);
+        Seek(&path[..depth])
+            .deserialize(deserializer)
+            .err()?
+            .location()
+            .map(|location| location.line())
+    })
+}
+
+struct Seek<'p>(&'p [Segment]);
+
+impl<'de> DeserializeSeed<'de> for Seek<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if self.0.is_empty() {
+            // Nothing but the visitor's refusal is left to say where the value stands.
+            deserializer.deserialize_any(Refuse)
+        } else {
+            deserializer.deserialize_any(Step(self.0))
+        }
+    }
+}
+
+struct Refuse;
+
+impl Visitor<'_> for Refuse {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nothing")
+    }
+}
+
+struct Step<'p>(&'p [Segment]);
+
+impl<'de> Visitor<'de> for Step<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let wanted = match &self.0[0] {
+            Segment::Key(key) => Some(key.as_str()),
+            Segment::Index(_) => None,
+        };
+        let rest = &self.0[1..];
+        while let Some(found) = map.next_key_seed(Key {
+            wanted,
+            last: rest.is_empty(),
+        })? {
+            if found {
+                map.next_value_seed(Seek(rest))?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        if let Segment::Index(index) = self.0[0] {
+            for _ in 0..index {
+                if seq.next_element::<IgnoredAny>()?.is_none() {
+                    return Ok(());
+                }
+            }
+            seq.next_element_seed(Seek(&self.0[1..]))?;
+        }
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// Says whether a key is the wanted one; refuses it if it is and the path ends with it.
+struct Key<'p> {
+    wanted: Option<&'p str>,
+    last: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<bool, E> {
+        match self.wanted {
+            Some(wanted) if wanted == key && self.last => Err(E::custom("here")),
+            wanted => Ok(wanted == Some(key)),
+        }
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_unit<E>(self) -> Result<bool, E> {
+        Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_written_and_read() {
+        for text in ["spec.ports[0].port", "items[3].spec", "spec", "a[1][2].b"] {
+            assert_eq!(field(&path(text)), text);
+        }
+        assert_eq!(path(""), []);
+    }
+
+    #[test]
+    fn fields_are_found_in_every_style() {
+        let text = "\
+# words
+spec:
+  # more words
+  ports:
+  - name: a
+    port: 1
+  - {name: b,
+     port: 2}
+  - name: c
+    'port' : 3
+  1: x
+  text: |
+    port: 9
+  list: [[x], [y,
+    z]]
+";
+        let line = |field: &str| line(text, &path(field));
+        assert_eq!(line("spec"), Some(2));
+        assert_eq!(line("spec.ports"), Some(4));
+        assert_eq!(line("spec.ports[0].port"), Some(6));
+        assert_eq!(line("spec.ports[1].port"), Some(8));
+        assert_eq!(line("spec.ports[2]"), Some(9));
+        assert_eq!(line("spec.ports[2].port"), Some(10));
+        assert_eq!(line("spec.list[1][1]"), Some(15));
+        assert_eq!(line("spec.text"), Some(12));
+        assert_eq!(
+            line("spec.ports[0].protocol"),
+            Some(5),
+            "the nearest thing around it"
+        );
+        assert_eq!(line("spec.ports[7].port"), Some(4));
+        assert_eq!(line("spec.text.inside"), Some(12));
+        assert_eq!(line("status"), Some(2));
+    }
+}

@@ -1,0 +1,106 @@
+//! The operator's part, for one node: which policies there are, what identities the pods have, what holds for the
+//! pods of this node. Standalone, the agent does it itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use weir_abi::policy::{NumberKey, NumberValue, number_space};
+use weir_policy::identity::{IdentityKey, Relevance, keys};
+use weir_policy::lower::FlowLog;
+use weir_policy::problem::Problem;
+use weir_policy::resolved::{IdentityNumber, Resolved};
+use weir_policy::snapshot::{PodId, Snapshot};
+use weir_policy::span::{selects_nothing, spans};
+use weir_policy::{lower, resolve};
+
+use crate::numbers::{Digest, assign, digest};
+
+/// Everything that is known before an interface or a map is looked at.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    pub resolved: Resolved,
+    /// Digest and number of every identity that some pod has.
+    pub identity_numbers: BTreeMap<Digest, IdentityNumber>,
+    /// The identity of every pod on the pod network, wherever it runs.
+    pub pods: BTreeMap<PodId, IdentityNumber>,
+    /// Whom each address belongs to.
+    pub addresses: BTreeMap<IpAddr, Owner>,
+    pub flow_logs: BTreeMap<String, FlowLog>,
+    pub problems: Vec<Problem>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    Pod(PodId),
+    ThisNode,
+    OtherNode(String),
+}
+
+/// Plans for `node`. `existing` are the numbers that were given before.
+///
+/// An address that two owners claim belongs to the node among them, or else to the pod that comes first by name.
+#[must_use]
+pub fn plan(snapshot: &Snapshot, node: &str, existing: &BTreeMap<NumberKey, NumberValue>) -> Plan {
+    let mut lowered = lower(snapshot);
+    let relevance = Relevance::of(lowered.policies.values());
+    let keys: BTreeMap<PodId, IdentityKey> =
+        keys(&relevance, snapshot).into_iter().map(|(id, key)| (id.clone(), key)).collect();
+    let distinct: BTreeMap<&IdentityKey, Digest> =
+        keys.values().map(|key| (key, identity_digest(key))).collect();
+    let wanted: BTreeSet<Digest> = distinct.values().copied().collect();
+    // There are fewer pods than numbers.
+    let identity_numbers =
+        assign(existing, number_space::IDENTITY, &wanted, HIGHEST_IDENTITY).unwrap_or_default();
+    let number = |key: &IdentityKey| identity_numbers[&distinct[key]];
+    let identities = distinct.keys().map(|key| ((*key).clone(), number(key))).collect();
+    let is_local = |id: &PodId| snapshot.pods.get(id).is_some_and(|pod| pod.node == node);
+    let local =
+        keys.iter().filter(|(id, _)| is_local(id)).map(|(id, key)| (id.clone(), key.clone())).collect();
+    let resolved = resolve(&lowered.policies, &identities, &local);
+    lowered.problems.extend(selects_nothing(&spans(&lowered.policies, snapshot)));
+    lowered.problems.sort();
+    Plan {
+        resolved,
+        pods: keys.iter().map(|(id, key)| (id.clone(), number(key))).collect(),
+        addresses: owners(snapshot, node, keys.keys()),
+        flow_logs: lowered.flow_logs,
+        problems: lowered.problems,
+        identity_numbers,
+    }
+}
+
+/// The highest bit of a peer says that it is a CIDR.
+const HIGHEST_IDENTITY: u32 = (1 << 31) - 1;
+
+fn identity_digest(key: &IdentityKey) -> Digest {
+    let mut parts = vec![key.namespace.clone()];
+    for labels in [&key.pod_labels, &key.namespace_labels] {
+        parts.push(labels.len().to_string());
+        parts.extend(labels.iter().flat_map(|(name, value)| [name.clone(), value.clone()]));
+    }
+    for (name, ports) in &key.named_ports {
+        parts.push(name.clone());
+        parts.extend(ports.iter().map(|(protocol, port)| format!("{}/{port}", protocol.number())));
+    }
+    digest(parts.iter().map(String::as_str))
+}
+
+fn owners<'a>(
+    snapshot: &Snapshot,
+    node: &str,
+    pods: impl Iterator<Item = &'a PodId>,
+) -> BTreeMap<IpAddr, Owner> {
+    let mut owners = BTreeMap::new();
+    for (name, object) in &snapshot.nodes {
+        let owner = if name == node { Owner::ThisNode } else { Owner::OtherNode(name.clone()) };
+        for address in &object.addresses {
+            owners.entry(*address).or_insert_with(|| owner.clone());
+        }
+    }
+    for id in pods {
+        for address in &snapshot.pods[id].addresses {
+            owners.entry(*address).or_insert_with(|| Owner::Pod(id.clone()));
+        }
+    }
+    owners
+}

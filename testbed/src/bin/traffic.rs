@@ -1,0 +1,31 @@
+//! Sends or answers traffic and reports how it went: a line of JSON.
+
+use std::io::{self, Write};
+
+use anyhow::Result;
+use clap::Parser;
+use serde::Serialize;
+use weir_testbed::traffic::{self, Request};
+
+#[derive(Debug, Parser)]
+#[command(name = "weir-traffic", about)]
+struct Arguments {
+    #[command(subcommand)]
+    request: Request,
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().request {
+        Request::Serve(serve) => traffic::serve(&serve, || writeln!(io::stdout(), "{}", traffic::READY)),
+        Request::Tcp(tcp) => print(&traffic::tcp(&tcp)),
+        Request::Udp(udp) => print(&traffic::udp(&udp)),
+        Request::Icmp(icmp) => print(&traffic::icmp(&icmp)),
+        Request::Stream(stream) => traffic::stream(&stream, print),
+        Request::HalfClose(half_close) => print(&traffic::half_close(&half_close)),
+    }
+}
+
+fn print(report: &impl Serialize) -> Result<()> {
+    let line = serde_json::to_string(report)?;
+    Ok(writeln!(io::stdout(), "{line}")?)
+}

@@ -1,0 +1,24 @@
+//! Runs the benchmarks, on optimised programs.
+
+use anyhow::Result;
+
+use crate::args::PassedOn;
+use crate::checkout::Checkout;
+use crate::demo::run_release;
+use crate::{process, setup};
+
+pub(crate) fn run(checkout: &Checkout, options: &PassedOn) -> Result<()> {
+    println!("== setup: what this machine lacks");
+    setup::run()?;
+    println!("== build: the agent and the benchmarks, optimised (some minutes the first time)");
+    process::run(checkout.cargo("build").args([
+        "--release",
+        "--locked",
+        "-p",
+        "weir-agent",
+        "-p",
+        "weir-bench",
+    ]))?;
+    println!("== bench");
+    run_release(checkout, "weir-bench", "weir-bench", &options.arguments)
+}

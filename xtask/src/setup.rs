@@ -1,0 +1,45 @@
+//! Installs what building and running needs and this machine lacks. Quick when nothing is missing.
+
+mod apt;
+mod linker;
+mod toolchain;
+
+use anyhow::{Result, bail};
+
+use crate::process;
+use apt::Apt;
+
+/// Programs that the agent's tests and the demo start, and the Debian package of each.
+const PROGRAMS: &[(&str, &str)] = &[("ip", "iproute2"), ("nsenter", "util-linux")];
+
+pub(crate) fn run() -> Result<()> {
+    let mut apt = Apt::default();
+    programs(&mut apt)?;
+    if let Some(dir) = std::env::var_os("BPF_OBJ_DIR") {
+        println!("eBPF objects: prebuilt, from BPF_OBJ_DIR={}", dir.display());
+        return Ok(());
+    }
+    let toolchain = toolchain::ensure(&mut apt)?;
+    println!("eBPF compiler: {toolchain}");
+    let linker = linker::ensure(&mut apt, toolchain.llvm)?;
+    println!("eBPF linker: {}", linker.path.display());
+    Ok(())
+}
+
+fn programs(apt: &mut Apt) -> Result<()> {
+    let missing: Vec<_> = PROGRAMS
+        .iter()
+        .filter(|(program, _)| process::on_path(program).is_none())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+    if !Apt::is_here() {
+        bail!(
+            "install these with your system's package manager, then start again: {}",
+            packages.join(" ")
+        );
+    }
+    apt.install(&packages)
+}
