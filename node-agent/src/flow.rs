@@ -12,6 +12,8 @@ pub mod budget;
 pub mod decode;
 pub mod enrich;
 pub mod file;
+pub mod kernel_loss;
+pub mod names;
 pub mod pipeline;
 pub mod reconcile;
 pub mod record;

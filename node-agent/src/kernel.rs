@@ -160,3 +160,10 @@ fn prepare(home: &Home, config: &Config, abilities: Abilities) -> Result<Generat
     Generation::prepare(home, config.object, globals, &config.capacities)
         .context("loading the programs (those that run already are not touched)")
 }
+
+/// The agent moves them between threads.
+const _: fn() = || {
+    fn is_send<T: Send>() {}
+    is_send::<Kernel>();
+    is_send::<Ring>();
+};

@@ -24,6 +24,7 @@ mod object;
 mod objects;
 mod parse;
 mod problem;
+mod relations;
 mod validate;
 pub mod watch;
 

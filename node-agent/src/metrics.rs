@@ -65,10 +65,8 @@ pub struct RuleTotals {
 /// Where a record of the policy log was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LossStage {
-    /// The kernel's own budget.
-    KernelBudget,
-    /// The ring buffer was full.
-    KernelRing,
+    /// The kernel's own budget was used up, or the ring buffer full: its counters do not tell the two apart.
+    Kernel,
     /// It could not be decoded.
     Decode,
     /// Over the node's budget.
@@ -80,19 +78,11 @@ pub enum LossStage {
 }
 
 impl LossStage {
-    pub const ALL: [Self; 6] = [
-        Self::KernelBudget,
-        Self::KernelRing,
-        Self::Decode,
-        Self::Limit,
-        Self::Queue,
-        Self::Write,
-    ];
+    pub const ALL: [Self; 5] = [Self::Kernel, Self::Decode, Self::Limit, Self::Queue, Self::Write];
 
     pub const fn word(self) -> &'static str {
         match self {
-            Self::KernelBudget => "kernel_budget",
-            Self::KernelRing => "kernel_ring",
+            Self::Kernel => "kernel",
             Self::Decode => "decode",
             Self::Limit => "limit",
             Self::Queue => "queue",
@@ -441,8 +431,8 @@ mod tests {
             r#"weir_rule_packets_denied_total{direction="ingress",kind="NetworkPolicy",name="a",namespace="default",rule="ingress[0]"} 6"#,
             r#"weir_flow_records_total{disposition="allow"} 7"#,
             r#"weir_flow_records_total{disposition="deny"} 8"#,
-            r#"weir_flow_records_lost_total{stage="kernel_budget"} 10"#,
-            r#"weir_flow_records_lost_total{stage="write"} 15"#,
+            r#"weir_flow_records_lost_total{stage="kernel"} 10"#,
+            r#"weir_flow_records_lost_total{stage="write"} 14"#,
             r#"weir_map_entries{map="policy"} 11"#,
             r#"weir_map_capacity{map="policy"} 50000"#,
             r#"weir_sync_duration_seconds_count 1"#,

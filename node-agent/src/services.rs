@@ -4,14 +4,23 @@
 //! headless ones and ExternalNames are somebody else's; an endpoint serves when it is ready, and where none is ready
 //! those do that still serve while they terminate.
 
+mod endpoints;
+mod problem;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use weir_policy::model::Protocol;
 use weir_policy::snapshot::ObjectName;
+
+pub(crate) use problem::special;
+pub use problem::{ServiceKind, ServiceProblem, ServiceProblemCode};
+
+use endpoints::{Endpoints, PortOfService, State, endpoints};
+use problem::Reporter;
 
 /// On a Service: some other proxy serves it.
 pub const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
@@ -34,49 +43,6 @@ pub struct ServicePort {
     pub port: u16,
     /// Of the address's family, sorted, each once. Empty where nobody can serve.
     pub backends: Vec<(IpAddr, u16)>,
-}
-
-/// Something in a Service or EndpointSlice that is left out of the result.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ServiceProblem {
-    pub kind: ServiceKind,
-    pub object: ObjectName,
-    /// Like `spec.ports[0].port`.
-    pub field: String,
-    pub code: ServiceProblemCode,
-    /// A sentence for the object's author: what is wrong, and what holds instead.
-    pub message: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ServiceKind {
-    Service,
-    EndpointSlice,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ServiceProblemCode {
-    /// No address was given, and nobody is here to give one.
-    MissingAddress,
-    InvalidAddress,
-    /// An address of the other family than the slice says.
-    WrongFamily,
-    InvalidPort,
-    InvalidProtocol,
-    /// Another Service has the same address, port and protocol.
-    AddressTaken,
-}
-
-impl fmt::Display for ServiceKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
-    }
-}
-
-impl fmt::Display for ServiceProblemCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
-    }
 }
 
 /// Joins Services with their endpoints. Both results are sorted; the order of the arguments carries no meaning.
@@ -103,126 +69,6 @@ pub fn service_ports<'a>(
     problems.sort();
     problems.dedup();
     (ports, problems)
-}
-
-/// The endpoints of each Service port, by address.
-type Endpoints = BTreeMap<PortOfService, BTreeMap<(IpAddr, u16), State>>;
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct PortOfService {
-    service: ObjectName,
-    port_name: String,
-    protocol: u8,
-}
-
-/// Ordered from the best to the worst, so that of two slices that list an address the better word counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum State {
-    Ready,
-    /// Terminating, and still serving.
-    LastResort,
-    Unable,
-}
-
-fn endpoints<'a>(
-    slices: impl IntoIterator<Item = &'a EndpointSlice>,
-    problems: &mut Vec<ServiceProblem>,
-) -> Endpoints {
-    let mut endpoints = Endpoints::new();
-    for slice in slices {
-        let label = |key| slice.metadata.labels.as_ref().and_then(|labels| labels.get(key));
-        let (Some(service), None) = (label(SERVICE_NAME_LABEL), label(HEADLESS_LABEL)) else {
-            continue;
-        };
-        let object = object_name(&slice.metadata);
-        let service = ObjectName::new(&object.namespace, service);
-        let mut reporter = Reporter {
-            kind: ServiceKind::EndpointSlice,
-            object: &object,
-            problems,
-        };
-        let ports = slice_ports(slice, &service, &mut reporter);
-        for (address, state) in slice_addresses(slice, &mut reporter) {
-            for (key, port) in &ports {
-                let known = endpoints
-                    .entry(key.clone())
-                    .or_default()
-                    .entry((address, *port))
-                    .or_insert(state);
-                *known = state.min(*known);
-            }
-        }
-    }
-    endpoints
-}
-
-fn slice_ports(
-    slice: &EndpointSlice,
-    service: &ObjectName,
-    reporter: &mut Reporter<'_>,
-) -> Vec<(PortOfService, u16)> {
-    let mut ports = Vec::new();
-    for (i, port) in slice.ports.iter().flatten().enumerate() {
-        let field = format!("ports[{i}]");
-        // A port without a number stands for every port, which no Service port can be joined with.
-        let Some(number) = port.port else { continue };
-        let number = reporter.port(&format!("{field}.port"), number);
-        let protocol = reporter.protocol(&format!("{field}.protocol"), port.protocol.as_deref());
-        if let (Some(number), Some(protocol)) = (number, protocol) {
-            let port_name = port.name.clone().unwrap_or_default();
-            ports.push((
-                PortOfService {
-                    service: service.clone(),
-                    port_name,
-                    protocol,
-                },
-                number,
-            ));
-        }
-    }
-    ports
-}
-
-/// The first address of each endpoint: the others are never used (kube-proxy, `EndpointSliceCache`).
-fn slice_addresses(slice: &EndpointSlice, reporter: &mut Reporter<'_>) -> Vec<(IpAddr, State)> {
-    let is_family: fn(&IpAddr) -> bool = match slice.address_type.as_str() {
-        "IPv4" => IpAddr::is_ipv4,
-        "IPv6" => IpAddr::is_ipv6,
-        _ => return Vec::new(),
-    };
-    let mut addresses = Vec::new();
-    for (i, endpoint) in slice.endpoints.iter().flatten().enumerate() {
-        let Some(text) = endpoint.addresses.first() else {
-            continue;
-        };
-        let field = format!("endpoints[{i}].addresses[0]");
-        let Some(address) = reporter.address(&field, text) else {
-            continue;
-        };
-        if is_family(&address) {
-            addresses.push((address, state(endpoint)));
-        } else {
-            let message = format!(
-                "{address} is no address of the slice's addressType {}; the endpoint is left out",
-                slice.address_type
-            );
-            reporter.report(&field, ServiceProblemCode::WrongFamily, message);
-        }
-    }
-    addresses
-}
-
-/// What is not said is taken for ready, serving and not terminating, as the API defines.
-fn state(endpoint: &Endpoint) -> State {
-    let conditions = endpoint.conditions.clone().unwrap_or_default();
-    let serving = conditions.serving.or(conditions.ready).unwrap_or(true);
-    if conditions.ready.unwrap_or(true) {
-        State::Ready
-    } else if serving && conditions.terminating.unwrap_or(false) {
-        State::LastResort
-    } else {
-        State::Unable
-    }
 }
 
 /// The spec, where this proxy is to serve the Service by a cluster address.
@@ -362,83 +208,11 @@ fn protocol_name(number: u8) -> String {
         .map_or_else(|| number.to_string(), |protocol| protocol.to_string())
 }
 
-fn object_name(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> ObjectName {
+fn object_name(metadata: &ObjectMeta) -> ObjectName {
     ObjectName::new(
         metadata.namespace.clone().unwrap_or_default(),
         metadata.name.clone().unwrap_or_default(),
     )
-}
-
-/// Reads the parts that both kinds have, and says what is wrong with them.
-struct Reporter<'a> {
-    kind: ServiceKind,
-    object: &'a ObjectName,
-    problems: &'a mut Vec<ServiceProblem>,
-}
-
-impl Reporter<'_> {
-    fn report(&mut self, field: &str, code: ServiceProblemCode, message: String) {
-        let (kind, object) = (self.kind, self.object.clone());
-        self.problems.push(ServiceProblem {
-            kind,
-            object,
-            field: field.to_owned(),
-            code,
-            message,
-        });
-    }
-
-    fn port(&mut self, field: &str, number: i32) -> Option<u16> {
-        let port = u16::try_from(number).ok().filter(|&port| port != 0);
-        if port.is_none() {
-            let message = format!("{number} is no port: they go from 1 to 65535; the port is left out");
-            self.report(field, ServiceProblemCode::InvalidPort, message);
-        }
-        port
-    }
-
-    fn protocol(&mut self, field: &str, name: Option<&str>) -> Option<u8> {
-        let name = name.unwrap_or("TCP");
-        let protocol = Protocol::parse(name).map(Protocol::number);
-        if protocol.is_none() {
-            let message = format!("{name:?} is none of TCP, UDP and SCTP; the port is left out");
-            self.report(field, ServiceProblemCode::InvalidProtocol, message);
-        }
-        protocol
-    }
-
-    /// An address that can be somebody's. Loopback and the like are never admitted as endpoints or cluster addresses:
-    /// they would lead into the node itself.
-    fn address(&mut self, field: &str, text: &str) -> Option<IpAddr> {
-        let message = match text.parse::<IpAddr>() {
-            Ok(address) => match special(address) {
-                None => return Some(address),
-                Some(what) => format!("{address} is {what}; the address is left out"),
-            },
-            Err(_) => format!("{text:?} is no IP address; the address is left out"),
-        };
-        self.report(field, ServiceProblemCode::InvalidAddress, message);
-        None
-    }
-}
-
-/// What makes an address unfit to be that of a pod or a Service, as the API server's `ValidateNonSpecialIP` has it.
-pub(crate) fn special(address: IpAddr) -> Option<&'static str> {
-    let link_local = match address {
-        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
-        IpAddr::V6(address) => address.is_unicast_link_local() || address.to_ipv4_mapped().is_some(),
-    };
-    if address.is_unspecified() {
-        Some("the unspecified address")
-    } else if address.is_loopback() {
-        Some("a loopback address")
-    } else if address.is_multicast() {
-        Some("a multicast address")
-    } else if link_local {
-        Some("no address that can be routed to")
-    } else {
-        None
-    }
 }
 
 #[cfg(test)]

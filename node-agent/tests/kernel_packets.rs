@@ -4,10 +4,13 @@
 mod kernel_bed;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kernel_bed::{Bed, CAPACITIES, in_bed, ip};
+use kernel_bed::wire::Wire;
+use kernel_bed::{Bed, CAPACITIES, in_bed, ip, open};
+use nix::net::if_::if_nametoindex;
 use weir_abi::address::{Address, AddressValue};
 use weir_abi::config::Control;
 use weir_abi::event::{FlowEvent, SideVerdict, side_verdict};
@@ -17,7 +20,7 @@ use weir_abi::policy::{ANY_PEER, EGRESS, NO_PORTS, PolicyKey, PolicyValue, RuleC
 use weir_abi::reason::Reason;
 use weir_abi::slots::{self, Slots};
 use weir_abi::workload::{Workload, workload_flags};
-use weir_agent::kernel::{Capacities, Kernel, LogCount, Ring, TestPacket};
+use weir_agent::kernel::{Capacities, Config, Kernel, LogCount, Ring, TestPacket};
 use weir_agent::table::{Addresses, Maps as _, Policy, Workloads};
 
 const TC_ACT_OK: i32 = 0;
@@ -253,6 +256,61 @@ fn rule_counts_survive_growth_and_can_be_cleared() {
         kernel.clear_rule_counts(&[RULE, 4_095]).unwrap();
         assert_eq!(kernel.rule_counts().unwrap(), BTreeMap::new());
     });
+}
+
+/// Flow entries that are written while a table is copied must not be lost, whatever moment they choose.
+#[test]
+fn growing_under_traffic_loses_no_flow() {
+    in_bed(|bed| {
+        let mut capacities = Capacities {
+            flows: 50_000,
+            ..CAPACITIES
+        };
+        let mut kernel = open(Config {
+            capacities,
+            ..bed.config()
+        });
+        let ifindex = pod(bed, &mut kernel);
+        kernel.attach_pod(ifindex).unwrap();
+        ip(&["link", "set", "pod", "up"]);
+        ip(&["link", "set", "pod-peer", "up"]);
+        let peer = Wire::open(if_nametoindex("pod-peer").unwrap()).unwrap();
+        let stop = AtomicBool::new(false);
+        let sent = thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                let mut sent = 0u64;
+                while !stop.load(Ordering::Relaxed) {
+                    // Every packet is the first of its connection.
+                    peer.send(&syn(u16::try_from(sent + 1).unwrap())).unwrap();
+                    sent += 1;
+                    thread::sleep(Duration::from_micros(50));
+                }
+                sent
+            });
+            for _ in 0..5 {
+                thread::sleep(Duration::from_millis(20));
+                capacities.flows += 1_000;
+                capacities.rules += 64;
+                kernel.grow(capacities).unwrap();
+            }
+            stop.store(true, Ordering::Relaxed);
+            sender.join().unwrap()
+        });
+        let patience = Instant::now() + Duration::from_secs(10);
+        while flows(&kernel) < sent && Instant::now() < patience {
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(flows(&kernel), sent);
+        // A count that moves in the very moment in which it is added to may lose a step.
+        let counted = kernel.rule_counts().unwrap()[&RULE].allowed;
+        assert!((sent - 10..=sent).contains(&counted), "{counted} of {sent}");
+    });
+}
+
+fn flows(kernel: &Kernel) -> u64 {
+    let mut flows = 0;
+    kernel.for_each_flow::<FlowKey4>(|_, _| flows += 1).unwrap();
+    flows
 }
 
 #[test]

@@ -247,7 +247,7 @@ fn a_cut_shows_as_loss_in_udp_and_as_a_gap_in_tcp() -> Result<()> {
         direct.server.ip(&format!("route del blackhole {client}"))?;
 
         let udp = udp.finish()?;
-        ensure!(udp.lost > 300 && udp.lost < 1000, "{udp:?}");
+        ensure!(udp.lost > 300 && udp.received > 100, "{udp:?}");
         ensure!(
             udp.max_gap_millis > 350.0 && udp.max_gap_millis < 1000.0,
             "{udp:?}"
@@ -287,7 +287,8 @@ fn a_stream_tells_of_a_reset_and_of_a_closed_server() -> Result<()> {
         matches!(report.ended, Some(Outcome::Closed | Outcome::Reset)),
         "{report:?}"
     );
-    udp.wait_until("refused", Duration::from_secs(5), |report| report.errors > 10)?;
+    // The kernel sends a few ICMP errors at once and then one a second.
+    udp.wait_until("refused", Duration::from_secs(5), |report| report.errors >= 2)?;
     testbed.remove()
 }
 

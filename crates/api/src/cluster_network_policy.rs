@@ -340,12 +340,10 @@ pub enum Channel {
 /// When a definition cannot be taken apart and put together again as JSON, which no definition made from these types
 /// does.
 pub fn custom_resource_definition(channel: Channel) -> Result<CustomResourceDefinition, serde_json::Error> {
-    let mut definition = serde_json::to_value(ClusterNetworkPolicy::crd())?;
-    let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-    schema::strip_nullable(schema);
-    schema["required"] = serde_json::json!(["metadata", "spec"]);
+    let mut definition = schema::round_off(ClusterNetworkPolicy::crd())?;
     if channel == Channel::Standard {
-        remove_experimental(&mut schema["properties"]["spec"]["properties"]["egress"]["items"]);
+        let root = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        remove_experimental(&mut root["properties"]["spec"]["properties"]["egress"]["items"]);
         definition["metadata"]["annotations"]["policy.networking.k8s.io/channel"] = "standard".into();
     }
     serde_json::from_value(definition)

@@ -178,15 +178,13 @@ pub struct FlowLogPolicyStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// The CustomResourceDefinition, in which no field may be null.
+/// The CustomResourceDefinition.
 ///
 /// # Errors
 /// When a definition cannot be taken apart and put together again as JSON, which no definition made from these types
 /// does.
 pub fn custom_resource_definition() -> Result<CustomResourceDefinition, serde_json::Error> {
-    let mut definition = serde_json::to_value(FlowLogPolicy::crd())?;
-    schema::strip_nullable(&mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]);
-    serde_json::from_value(definition)
+    serde_json::from_value(schema::round_off(FlowLogPolicy::crd())?)
 }
 
 impl Default for FlowLogPolicySpec {

@@ -2,8 +2,9 @@
 //!
 //! k8s-openapi's own schemas lack the list markers and the limits that upstream's CustomResourceDefinitions carry.
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use schemars::{Schema, SchemaGenerator, json_schema};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A `metav1.LabelSelector`.
 pub(crate) fn label_selector(_: &mut SchemaGenerator) -> Schema {
@@ -96,10 +97,30 @@ pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Removes `nullable` from a schema and everything in it.
-///
-/// kube marks every `Option` as nullable; upstream's schemas let no field be null.
-pub(crate) fn strip_nullable(schema: &mut Value) {
+/// The definition of a kind, its schema rounded off to what controller-gen writes: with the fields that every object
+/// has, without a title, and with no field that may be null.
+pub(crate) fn round_off(definition: CustomResourceDefinition) -> Result<Value, serde_json::Error> {
+    let mut definition = serde_json::to_value(definition)?;
+    let root = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    strip_nullable(root);
+    if let Value::Object(root) = root {
+        root.remove("title");
+    }
+    root["properties"]["apiVersion"] = json!({
+        "description": "APIVersion defines the versioned schema of this representation of an object.",
+        "type": "string"
+    });
+    root["properties"]["kind"] = json!({
+        "description": "Kind is a string value representing the REST resource this object represents.",
+        "type": "string"
+    });
+    root["properties"]["metadata"] = json!({ "type": "object" });
+    root["required"] = json!(["metadata", "spec"]);
+    Ok(definition)
+}
+
+/// Removes `nullable` from a schema and everything in it. kube marks every `Option` so.
+fn strip_nullable(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
             map.remove("nullable");

@@ -33,7 +33,7 @@ pub struct Builder {
     source: IpAddr,
     destination: IpAddr,
     protocol: u8,
-    /// Transport header, its checksum 0.
+    /// Transport header, its checksum 0. Empty where the protocol has none that is known.
     header: Vec<u8>,
     payload: Vec<u8>,
     hop_limit: u8,

@@ -90,9 +90,8 @@ impl Code {
             | Self::NamedPortOnNetwork
             | Self::IgnoredRules
             | Self::PriorityOutOfRange
-            | Self::PriorityTie
             | Self::TooManyItems => Severity::Warning,
-            Self::Duplicate | Self::SelectsNothing => Severity::Note,
+            Self::PriorityTie | Self::Duplicate | Self::SelectsNothing => Severity::Note,
         }
     }
 }

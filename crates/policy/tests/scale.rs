@@ -33,7 +33,7 @@ fn ten_thousand_policies_and_three_hundred_identities() {
             ip_block: None,
         };
         let spec = NetworkPolicySpec {
-            pod_selector: Some(app(index / 3)),
+            pod_selector: Some(app(index / NAMESPACES)),
             ingress: Some(vec![NetworkPolicyIngressRule {
                 from: Some(vec![from]),
                 ports: Some(vec![port(1 + i32::try_from(index).expect("small"))]),
@@ -61,6 +61,42 @@ fn ten_thousand_policies_and_three_hundred_identities() {
         "each identity has policies of its own"
     );
     judge_some(&cluster, "10.0.0.1", 6);
+}
+
+#[test]
+fn ten_thousand_policies_of_the_same_pods() {
+    let mut snapshot = pods(NAMESPACES, IDENTITIES_A_NAMESPACE);
+    for index in 0..POLICIES {
+        let from = NetworkPolicyPeer {
+            namespace_selector: Some(selector(
+                "kubernetes.io/metadata.name",
+                &format!("ns-{}", index % NAMESPACES),
+            )),
+            pod_selector: Some(selector(
+                "app",
+                &format!("app-{}", index / 3 % IDENTITIES_A_NAMESPACE),
+            )),
+            ip_block: None,
+        };
+        let rule = NetworkPolicyIngressRule {
+            from: Some(vec![from]),
+            ports: Some(vec![port(1 + i32::try_from(index).expect("small"))]),
+        };
+        let spec = NetworkPolicySpec {
+            ingress: Some(vec![rule]),
+            ..NetworkPolicySpec::default()
+        };
+        let policy = NetworkPolicy {
+            annotations: BTreeMap::new(),
+            spec,
+        };
+        snapshot
+            .network_policies
+            .insert(ObjectName::new("ns-0", format!("policy-{index:05}")), policy);
+    }
+    let cluster = Cluster::new(snapshot);
+    assert_eq!(cluster.resolved["node"].sets.len(), 1);
+    judge_some(&cluster, "10.0.5.3", 6);
 }
 
 #[test]

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use crate::flow::decode::tests::event;
     use crate::flow::enrich::enrich;
-    use crate::flow::enrich::tests::names;
+    use crate::flow::names::tests::names;
 
     const SECOND: u64 = 1_000_000_000;
 

@@ -5,7 +5,9 @@ use weir_abi::event::FlowEvent;
 use crate::flow::aggregate::{AggregateSettings, Aggregator};
 use crate::flow::budget::RecordBudget;
 use crate::flow::decode::decode;
-use crate::flow::enrich::{Names, enrich};
+use crate::flow::enrich::enrich;
+use crate::flow::kernel_loss::KernelLosses;
+use crate::flow::names::Names;
 use crate::flow::record::PolicyRecord;
 use crate::flow::sequence::Sequences;
 
@@ -13,6 +15,7 @@ use crate::flow::sequence::Sequences;
 #[derive(Debug, Clone)]
 pub struct Pipeline {
     sequences: Sequences,
+    kernel_losses: KernelLosses,
     aggregator: Aggregator,
     budget: RecordBudget,
 }
@@ -29,15 +32,14 @@ pub struct Outcome {
     pub event: Option<FlowEvent>,
 }
 
-/// Where records were lost.
+/// Where records were lost: connections and packets for which one was due (a folded record loses its whole count).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// Before they reached the agent: the kernel's budget, or a full ring buffer. In events; an event about two pods of
-    /// this node makes up to two records.
+    /// Before they reached the agent: by the kernel's budget, or a full ring buffer.
     pub kernel: u64,
-    /// Records that are none of ours.
+    /// In events, since what cannot be read does not say how many sides it is about.
     pub undecodable: u64,
-    /// Over the budget, in packets or connections (a folded record loses its whole count).
+    /// By the node's budget.
     pub over_budget: u64,
 }
 
@@ -51,6 +53,7 @@ impl Pipeline {
     pub fn new(aggregate: AggregateSettings, records_per_second: u32) -> Self {
         Self {
             sequences: Sequences::default(),
+            kernel_losses: KernelLosses::default(),
             aggregator: Aggregator::new(aggregate),
             budget: RecordBudget::new(records_per_second),
         }
@@ -66,7 +69,8 @@ impl Pipeline {
                 return outcome;
             }
         };
-        outcome.losses.kernel = self.sequences.observe(event.cpu, event.sequence);
+        let gap = self.sequences.observe(event.cpu, event.sequence);
+        outcome.losses.kernel = self.kernel_losses.gap(gap);
         let enriched = enrich(&event, names);
         outcome.unknown_rules = enriched.unknown_rules;
         outcome.event = Some(event);
@@ -76,6 +80,16 @@ impl Pipeline {
             }
         }
         outcome
+    }
+
+    /// Takes the kernel's count of lost records: `lost` of [`RuleCount`](weir_abi::policy::RuleCount), over all rules
+    /// and CPUs. Called when the agent starts, and from time to time: the gaps in the sequence tell of lost events, but
+    /// not how many records each of them was.
+    pub fn kernel_lost(&mut self, total: u64) -> Losses {
+        Losses {
+            kernel: self.kernel_losses.counted(total),
+            ..Losses::default()
+        }
     }
 
     /// Brings out the denials whose time has come.
@@ -114,7 +128,7 @@ mod tests {
 
     use super::*;
     use crate::flow::decode::tests::{encode, event};
-    use crate::flow::enrich::tests::names;
+    use crate::flow::names::tests::names;
 
     #[test]
     fn an_event_passes_allowed_at_once_and_denied_after_the_window() {
@@ -153,56 +167,79 @@ mod tests {
             2,
         );
         let at = |sequence| encode(&FlowEvent { sequence, ..event() });
-        let losses =
-            [at(1), at(5), b"none of ours".to_vec()].map(|bytes| pipeline.take(0, &bytes, &names()).losses);
+        assert_eq!(pipeline.kernel_lost(40), Losses::default());
+        assert_eq!(pipeline.take(0, &at(1), &names()).losses, Losses::default());
+        let taken = pipeline.take(0, &at(5), &names());
         assert_eq!(
-            losses,
-            [
-                Losses::default(),
-                Losses {
-                    kernel: 3,
-                    over_budget: 2,
-                    undecodable: 0
-                },
-                Losses {
-                    undecodable: 1,
-                    ..Losses::default()
-                },
-            ]
+            taken.losses,
+            Losses {
+                kernel: 3,
+                over_budget: 2,
+                undecodable: 0
+            }
+        );
+        assert_eq!(taken.losses.total(), 5);
+        let taken = pipeline.take(0, b"none of ours", &names());
+        let undecodable = Losses {
+            undecodable: 1,
+            ..Losses::default()
+        };
+        assert_eq!(
+            taken,
+            Outcome {
+                losses: undecodable,
+                ..Outcome::default()
+            }
+        );
+        assert_eq!(
+            pipeline.kernel_lost(46),
+            Losses {
+                kernel: 3,
+                ..Losses::default()
+            }
         );
     }
 
     proptest! {
-        /// Records and losses add up, whatever comes, in whatever order and at whatever pace.
+        /// Records and losses add up to what the kernel counted, whatever comes or is lost, in whatever order and at
+        /// whatever pace.
         #[test]
         fn counts_and_losses_add_up(
-            arrivals in proptest::collection::vec((0_u64..2_000_000_000, 0_u16..4, 0_u16..3, 1_u64..3), 0..200),
+            arrivals in proptest::collection::vec(
+                (0_u64..2_000_000_000, 0_u16..4, 0_u16..3, 1_u8..4, any::<bool>(), any::<bool>()),
+                0..200,
+            ),
             window in 0_u64..3,
             capacity in 0_usize..4,
             rate in 0_u32..5,
         ) {
             let settings = AggregateSettings { window: Duration::from_secs(window), capacity };
             let mut pipeline = Pipeline::new(settings, rate);
-            let (mut now, mut sequence, mut due, mut gaps) = (0, 0, 0, 0);
-            let (mut written, mut losses) = (0, Losses::default());
+            let (mut now, mut logged, mut kernel_lost) = (0, 0, 0);
+            let (mut written, mut lost) = (0, pipeline.kernel_lost(0).total());
             let mut count = |outcome: Outcome| {
                 written += outcome.records.iter().map(|record| record.count).sum::<u64>();
-                losses.kernel += outcome.losses.kernel;
-                losses.over_budget += outcome.losses.over_budget;
+                lost += outcome.losses.total();
             };
-            for (pause, source_port, destination_port, step) in arrivals {
+            for (sequence, (pause, source_port, destination_port, flags, arrives, asked)) in (0..).zip(arrivals) {
                 now += pause;
-                gaps += if sequence == 0 { 0 } else { step - 1 };
-                sequence += step;
-                let event = FlowEvent { sequence, source_port, destination_port, ..event() };
-                due += enrich(&event, &names()).records.len() as u64;
-                count(pipeline.take(now, &encode(&event), &names()));
-                count(pipeline.tick(now));
+                let event = FlowEvent { sequence, source_port, destination_port, flags, ..event() };
+                logged += u64::from(flags.count_ones());
+                if arrives {
+                    count(pipeline.take(now, &encode(&event), &names()));
+                    count(pipeline.tick(now));
+                } else {
+                    kernel_lost += u64::from(flags.count_ones());
+                }
+                if asked {
+                    let losses = pipeline.kernel_lost(kernel_lost);
+                    count(Outcome { losses, ..Outcome::default() });
+                }
             }
             let records = pipeline.close();
-            count(Outcome { records, ..Outcome::default() });
-            prop_assert_eq!(written + losses.over_budget, due);
-            prop_assert_eq!(losses.kernel, gaps);
+            let losses = pipeline.kernel_lost(kernel_lost);
+            count(Outcome { records, losses, ..Outcome::default() });
+            prop_assert_eq!(written + lost, logged);
         }
     }
 }

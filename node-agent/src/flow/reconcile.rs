@@ -94,7 +94,7 @@ mod tests {
     use super::*;
     use crate::flow::decode::tests::event;
     use crate::flow::enrich::enrich;
-    use crate::flow::enrich::tests::names;
+    use crate::flow::names::tests::names;
 
     #[test]
     fn a_log_adds_up_by_rule() {

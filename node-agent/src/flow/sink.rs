@@ -270,7 +270,7 @@ mod tests {
     use super::*;
     use crate::flow::decode::tests::event;
     use crate::flow::enrich::enrich;
-    use crate::flow::enrich::tests::names;
+    use crate::flow::names::tests::names;
     use crate::flow::reconcile::{Reconciled, reconcile};
 
     fn record(count: u64) -> PolicyRecord {

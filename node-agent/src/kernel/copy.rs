@@ -57,6 +57,17 @@ impl Counts {
         Ok(Self(counts))
     }
 
+    /// Sets `to` to them.
+    pub(super) fn write(&self, to: &RawMap) -> io::Result<Copied> {
+        let keys: Vec<u8> = self.0.iter().flat_map(|(key, _)| key.clone()).collect();
+        let values: Vec<u8> = self.0.iter().flat_map(|(_, value)| value.clone()).collect();
+        to.write(&keys, &values).map_err(|(_, error)| error)?;
+        Ok(Copied {
+            entries: self.0.len() as u64,
+            refused: 0,
+        })
+    }
+
     /// Adds to `to` what `from` has counted since this moment. The values must be made of `u64`.
     pub(super) fn add_growth(&self, from: &RawMap, to: &RawMap) -> io::Result<()> {
         for (key, before) in &self.0 {

@@ -244,13 +244,14 @@ fn open(name: &str, pin: &Path) -> Result<RawMap> {
 
 fn carry_over(home: &Home, name: &str, new: &RawMap) -> Result<Predecessor> {
     let old = open(name, &home.map(name))?;
-    let counts = old
-        .shape
-        .is_per_cpu()
-        .then(|| Counts::of(&old))
-        .transpose()
-        .with_context(|| format!("reading map {name}"))?;
-    let copied = copy_all(&old, new).with_context(|| format!("copying map {name}"))?;
+    let (copied, counts) = if old.shape.is_per_cpu() {
+        // What is written and what is later compared with must be the same moment's.
+        let counts = Counts::of(&old).with_context(|| format!("reading map {name}"))?;
+        (counts.write(new), Some(counts))
+    } else {
+        (copy_all(&old, new), None)
+    };
+    let copied = copied.with_context(|| format!("copying map {name}"))?;
     report(name, new, copied)?;
     Ok(Predecessor {
         name: name.to_owned(),

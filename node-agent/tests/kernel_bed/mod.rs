@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(unreachable_pub, reason = "a module of test binaries")]
 
+pub mod wire;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;

@@ -14,8 +14,10 @@ pub mod cache;
 pub mod environment;
 mod linker;
 mod objects;
+mod script;
 mod toolchain;
 
 pub use linker::{LINKER_VERSION, Linker, linker_root};
 pub use objects::{BpfTree, Object, objects};
+pub use script::embed;
 pub use toolchain::{SYSTEM_RUSTC, Toolchain};

@@ -100,6 +100,7 @@ const RULES: &[Rule] = &[
             "weir-abi",
             "weir-agent",
             "weir-api",
+            "weir-bpf-build",
             "weir-datapath",
             "weir-policy",
             "weir-testbed",

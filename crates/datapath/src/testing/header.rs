@@ -68,16 +68,22 @@ fn length_field(length: usize) -> [u8; 2] {
 }
 
 fn segment(packet: &Builder) -> Vec<u8> {
-    let mut segment = [&packet.header[..], &packet.payload[..]].concat();
-    if packet.protocol == protocol::UDP {
-        let length = length_field(segment.len());
-        segment[4..6].copy_from_slice(&length);
+    if packet.header.is_empty() {
+        return packet.payload.clone();
     }
-    if packet.protocol == protocol::SCTP {
-        // The chunk's length does not count its padding (RFC 9260, section 3.2).
-        let chunk = length_field(segment.len() - 12);
-        segment[14..16].copy_from_slice(&chunk);
-        segment.resize(segment.len().next_multiple_of(4), 0);
+    let mut segment = [&packet.header[..], &packet.payload[..]].concat();
+    match packet.protocol {
+        protocol::UDP => {
+            let length = length_field(segment.len());
+            segment[4..6].copy_from_slice(&length);
+        }
+        protocol::SCTP => {
+            // The chunk's length does not count its padding (RFC 9260, section 3.2).
+            let chunk = length_field(segment.len() - 12);
+            segment[14..16].copy_from_slice(&chunk);
+            segment.resize(segment.len().next_multiple_of(4), 0);
+        }
+        _ => {}
     }
     checksum::set(packet.source, packet.destination, packet.protocol, &mut segment);
     segment

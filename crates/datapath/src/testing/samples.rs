@@ -111,7 +111,7 @@ fn extended() -> Vec<(String, Vec<u8>)> {
         ("routing", plain().extension(Extension::Routing(2))),
         (
             "destination-options",
-            plain().extension(Extension::Destination(255)),
+            plain().extension(Extension::Destination(63)),
         ),
         ("authentication", plain().extension(Extension::Authentication(4))),
         ("atomic-fragment", plain().extension(Extension::Atomic(9))),

@@ -1,0 +1,51 @@
+//! Side-by-side benchmarks of Weir's programs. What is measured and how to read it: `bench/README.md`.
+//!
+//! - [`tax`]: what the running agent's dataplane adds to a bare veth pair, by real traffic.
+//! - [`program`]: what a packet costs in the programs alone, by `BPF_PROG_TEST_RUN`.
+//! - [`memory`]: what the maps take with a large cluster in them.
+//!
+//! Each makes what it needs in a [`Testbed`] and leaves nothing behind. They need root.
+
+mod arguments;
+mod figure;
+mod floor;
+mod load;
+mod machine;
+pub mod memory;
+mod plain_table;
+pub mod program;
+mod report;
+mod statistics;
+pub mod tax;
+
+use anyhow::{Context, Result};
+use weir_testbed::{Testbed, clean_up_on_interrupt};
+
+pub use arguments::{Arguments, Benchmark, Options};
+pub use figure::{Figure, Goal, Unit};
+pub use report::Report;
+pub use statistics::Spread;
+
+use machine::Machine;
+
+/// Runs the benchmarks that were asked for, prints what they found, and saves it if that was asked for too.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let options = &arguments.options;
+    let machine = Machine::of_this()?;
+    let mut report = Report::new(machine);
+    let testbed = Testbed::new("bench").context("the benchmarks make network namespaces: run them as root")?;
+    clean_up_on_interrupt(&testbed)?;
+    let benchmark = arguments.benchmark.unwrap_or(Benchmark::All);
+    report.introduce(options)?;
+    if matches!(benchmark, Benchmark::Memory | Benchmark::All) {
+        memory::run(&testbed, options, &mut report)?;
+    }
+    if matches!(benchmark, Benchmark::Program | Benchmark::All) {
+        program::run(&testbed, options, &mut report)?;
+    }
+    if matches!(benchmark, Benchmark::Tax | Benchmark::All) {
+        tax::run(&testbed, options, &mut report)?;
+    }
+    testbed.remove()?;
+    report.finish(options)
+}
