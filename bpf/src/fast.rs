@@ -114,12 +114,13 @@ fn decide(skb: Skb, hook: Hook, value: *mut FlowValue, packed: u32) -> u64 {
         revision: control.revision,
     };
     let Some(flags) = flow::quick_step(value, &arrival) else { return Verdict::UNDECIDED };
-    let (sender, receiver) = (&value.hops[(from_low ^ 1) as usize], &value.hops[from_low as usize]);
-    if !hook.admits(sender, skb.ifindex()) {
+    let (sender, receiver) =
+        if from_low != 0 { (&value.hops[0], &value.hops[1]) } else { (&value.hops[1], &value.hops[0]) };
+    if !hook.admits(sender.ifindex, skb.ifindex()) {
         return Verdict::UNDECIDED;
     }
     let hop = receiver.ifindex;
-    if hook != Hook::ToPod && is_local(hop) && !skb.set_macs(&receiver.destination_mac, &receiver.source_mac) {
+    if hook != Hook::ToPod && is_local(hop) && !skb.set_macs(receiver) {
         return Verdict::UNDECIDED;
     }
     // Written only when they change, so that two CPUs on one flow don't fight for the cache line.

@@ -1,6 +1,5 @@
 //! Which hook a tc program runs on.
 
-use weir_abi::flow::Hop;
 use weir_datapath::flow::is_local;
 
 #[repr(u32)]
@@ -25,13 +24,13 @@ impl Hook {
         }
     }
 
-    /// Whether a packet of a flow can have come this way from an end with this hop. An end that is a pod of this
+    /// Whether a packet of a flow can have come this way from an end with this `ifindex` in its hop. An end that is a pod of this
     /// node sends through its own veth and nowhere else.
     #[inline(always)]
-    pub fn admits(self, sender: &Hop, ifindex: u32) -> bool {
+    pub fn admits(self, sender: u32, ifindex: u32) -> bool {
         match self {
-            Self::FromPod => sender.ifindex == ifindex,
-            Self::ToPod | Self::FromWire => !is_local(sender.ifindex),
+            Self::FromPod => sender == ifindex,
+            Self::ToPod | Self::FromWire => !is_local(sender),
         }
     }
 }

@@ -6,6 +6,7 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use aya_ebpf::programs::TcContext;
+use weir_abi::flow::Hop;
 use weir_abi::plain::Plain;
 use weir_datapath::bytes::Bytes;
 
@@ -28,18 +29,22 @@ impl Skb {
 }
 
 impl Skb {
-    /// Writes the Ethernet addresses of a packet whose Ethernet header is in the linear part; false where it isn't.
+    /// Writes the Ethernet addresses of a hop into a packet whose Ethernet header is in the linear part; false where it
+    /// isn't.
     #[inline(always)]
-    pub fn set_macs(self, destination: &[u8; 6], source: &[u8; 6]) -> bool {
-        // SAFETY: the context is valid while the program runs; the bounds are checked before the header is written,
-        // and both it and the addresses are 2-aligned.
+    pub fn set_macs(self, hop: &Hop) -> bool {
+        // SAFETY: the context is valid while the program runs; the bounds are checked before the header is written.
+        // The header is 2-aligned only: BPF has no misaligned-store trap on the architectures that Weir runs on.
+        // The two addresses of a hop stand one behind the other, as in the packet.
         unsafe {
+            let hop: &[u32; 4] = &*(hop as *const Hop).cast();
             let (data, end) = ((*self.0).data as usize, (*self.0).data_end as usize);
             if data + 12 > end {
                 return false;
             }
-            *(data as *mut [u16; 3]) = *(destination as *const [u8; 6]).cast();
-            *((data + 6) as *mut [u16; 3]) = *(source as *const [u8; 6]).cast();
+            *(data as *mut u32) = hop[1];
+            *((data + 4) as *mut u32) = hop[2];
+            *((data + 8) as *mut u32) = hop[3];
         }
         true
     }

@@ -28,7 +28,7 @@ mod relations;
 mod validate;
 pub mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,6 +39,7 @@ pub use parse::{Parsed, parse};
 pub use problem::{Effect, ManifestProblem, ProblemCode};
 
 use history::History;
+use locate::Locator;
 
 /// A directory of manifests, and what was read from it so far.
 #[derive(Debug)]
@@ -46,6 +47,9 @@ pub struct Manifests {
     directory: PathBuf,
     /// By file name; parsed again only when the text is another.
     files: BTreeMap<String, (String, Parsed)>,
+    /// The file of each object, and its place among the file's entries.
+    entries: BTreeMap<ObjectKey, (String, usize)>,
+    locator: Locator,
     history: History,
 }
 
@@ -54,6 +58,8 @@ impl Manifests {
         Self {
             directory: directory.into(),
             files: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            locator: Locator::default(),
             history: History::default(),
         }
     }
@@ -66,8 +72,8 @@ impl Manifests {
         let mut unreadable = Vec::new();
         match read_directory(&self.directory) {
             Ok(texts) => {
-                self.files
-                    .retain(|name, _| texts.iter().any(|(read, _)| read == name));
+                let names: BTreeSet<&String> = texts.iter().map(|(name, _)| name).collect();
+                self.files.retain(|name, _| names.contains(name));
                 for (name, text) in texts {
                     match text {
                         Ok(text) => self.set(name, text),
@@ -83,6 +89,7 @@ impl Manifests {
                 unreadable.push(Parsed::unreadable(None, &error));
             }
         }
+        self.index();
         let parsed = self.files.values().map(|(_, parsed)| parsed).chain(&unreadable);
         let mut parsed: Vec<&Parsed> = parsed.collect();
         parsed.sort_by(|a, b| a.file.cmp(&b.file));
@@ -93,21 +100,32 @@ impl Manifests {
     /// Where a field of an object stands in the files as they were last read; `None` where the object is in none of
     /// them any more. `field` is like `spec.ports[0].port`.
     pub fn place(&self, object: &ObjectKey, field: &str) -> Option<Origin> {
-        let (file, text, entry) = self.files.iter().find_map(|(file, (text, parsed))| {
-            let entry = parsed.entries.iter().find(|entry| entry.key == *object)?;
-            Some((file, text, entry))
-        })?;
-        let documents = document::documents(text);
-        let document = documents
-            .iter()
-            .find(|document| document.number == entry.document)?;
+        let (file, index) = self.entries.get(object)?;
+        let (text, parsed) = self.files.get(file)?;
+        let entry = parsed.entries.get(*index)?;
         let path = [entry.path.clone(), locate::path(field)].concat();
-        let line = locate::line(document.text, &path).map(|line| document.first_line + line);
+        let line = self
+            .locator
+            .line(text.get(entry.text.clone())?, &path)
+            .map(|line| entry.first_line + line);
         Some(Origin {
             file: file.clone(),
             document: entry.document,
             line,
         })
+    }
+
+    /// Of two objects of the same kind and name the first counts.
+    fn index(&mut self) {
+        self.locator = Locator::default();
+        self.entries.clear();
+        for (file, (_, parsed)) in &self.files {
+            for (i, entry) in parsed.entries.iter().enumerate() {
+                self.entries
+                    .entry(entry.key.clone())
+                    .or_insert_with(|| (file.clone(), i));
+            }
+        }
     }
 
     fn set(&mut self, name: String, text: String) {

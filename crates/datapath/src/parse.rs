@@ -53,7 +53,7 @@ pub fn parse<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Re
     let mut room = MaybeUninit::uninit();
     let head: &Head = bytes.read(HEAD, &mut room).ok_or(Reason::Truncated)?;
     match head.ether_type {
-        ether_type::IPV4 => ip::outer_v4(bytes, &head.ipv4, packet)?,
+        ether_type::IPV4 => ip::outer_v4(&head.ipv4, packet)?,
         ether_type::IPV6 => ip::outer_v6(bytes, packet)?,
         ether_type::ARP => {
             packet.shape = shape::ARP;

@@ -161,34 +161,41 @@ fn assert_survives_truncation(name: &str, frame: &[u8]) {
 
 /// Without how many bytes of its frame a packet is surely truncated, and with how many it surely is not.
 fn needed(parsed: &Result<Packet, Reason>) -> (usize, usize) {
+    const IPV4: usize = 34;
     let Ok(packet) = parsed else {
         // Every frame must have as much as an IPv4 header.
-        return (34, 34);
+        return (IPV4, IPV4);
     };
-    match packet.shape {
-        shape::ARP => (34, 34),
+    if packet.shape == shape::ARP {
+        return (IPV4, IPV4);
+    }
+    let (headers, transport) = match packet.shape {
         shape::ICMP_ERROR => {
-            let transport = usize::from(packet.quoted_transport);
-            match packet.quoted_protocol {
-                protocol::TCP | protocol::UDP | protocol::SCTP if packet.quoted_source_port != 0 => {
-                    (transport + 8, transport + 8)
-                }
-                // Where no ports are read, the last of the headers may be cut; ports may be 0 in any protocol.
-                _ => (usize::from(packet.quoted) + 20, transport + 8),
-            }
+            let length = match packet.quoted_protocol {
+                // Later fragments have none; the samples and the built packets do not have 0 otherwise.
+                _ if packet.quoted_source_port == 0 => 0,
+                protocol::TCP | protocol::UDP | protocol::SCTP | protocol::ICMP | protocol::ICMPV6 => 8,
+                _ => 0,
+            };
+            (usize::from(packet.quoted_transport), length)
         }
-        shape::LATER_FRAGMENT => (packet.transport.into(), packet.transport.into()),
+        shape::LATER_FRAGMENT => (usize::from(packet.transport), 0),
         _ => {
-            let length = usize::from(packet.transport)
-                + match packet.protocol {
-                    protocol::TCP => 20,
-                    protocol::UDP | protocol::SCTP => 8,
-                    protocol::ICMP if packet.family == 4 => 8,
-                    protocol::ICMPV6 if packet.family == 6 => 8,
-                    _ => 0,
-                };
-            (length, length)
+            let length = match packet.protocol {
+                protocol::TCP => 20,
+                protocol::UDP | protocol::SCTP => 8,
+                protocol::ICMP if packet.family == 4 => 8,
+                protocol::ICMPV6 if packet.family == 6 => 8,
+                _ => 0,
+            };
+            (usize::from(packet.transport), length)
         }
+    };
+    match (packet.family, transport) {
+        // Nobody asks for the options where nothing behind them is read; nor for an ICMP header whose ports are 0.
+        (4, 0) => (usize::from(packet.quoted.max(14)) + 20, headers + 8),
+        (6, 0) => (headers, headers + 8),
+        _ => (headers + transport, headers + transport),
     }
 }
 

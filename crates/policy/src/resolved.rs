@@ -1,4 +1,4 @@
-//! What [`resolve`](crate::resolve) returns: for the pods of one node, the decisions of every policy, ready to be
+//! What [`resolve`](crate::resolve()) returns: for the pods of one node, the decisions of every policy, ready to be
 //! laid out in the kernel's maps by someone who knows them.
 //!
 //! Everything here is ordered and content-addressed: the same input gives the same value, whatever came before.

@@ -22,7 +22,7 @@ fn cluster_and_flows() -> impl Strategy<Value = (Snapshot, Vec<Flow>)> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 2500,
+        cases: 2000,
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct("proptest-regressions/oracle.txt"))),
         ..ProptestConfig::default()
     })]

@@ -123,7 +123,7 @@ fn one_policy_of_a_hundred_thousand_blocks_in_a_rule_each() {
 #[test]
 fn one_rule_of_a_hundred_thousand_blocks_inside_a_block_with_exceptions() {
     let mut peers: Vec<NetworkPolicyPeer> = (0..RULES).map(|index| block(&address(index), 32)).collect();
-    let except = (0..RULES / 10).map(|index| format!("{}/32", address(index * 10)));
+    let except = (0..RULES / 2).map(|index| format!("{}/32", address(index * 2)));
     let around = IPBlock {
         cidr: "32.0.0.0/3".to_owned(),
         except: Some(except.collect()),

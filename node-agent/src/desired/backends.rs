@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn an_unchanged_service_keeps_its_range_and_a_changed_one_gets_another() {
-        let service = |port, backends: &[u16]| ServicePort {
+        let service = |port: u16, backends: &[u16]| ServicePort {
             namespace: "a".to_owned(),
             name: port.to_string(),
             port_name: String::new(),

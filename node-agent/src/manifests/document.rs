@@ -1,5 +1,7 @@
 //! A file's text → its YAML documents, each parsed on its own so that one that is malformed spoils no other.
 
+use std::ops::Range;
+
 use serde::Deserialize;
 use serde_yaml_ng::Value;
 
@@ -11,6 +13,8 @@ pub(crate) struct Document<'a> {
     /// Line in the file of the text's first line, from 0.
     pub first_line: usize,
     pub text: &'a str,
+    /// Of the text in the file, in bytes.
+    pub range: Range<usize>,
     pub content: Result<Value, Malformed>,
 }
 
@@ -22,9 +26,10 @@ pub(crate) struct Malformed {
 }
 
 /// Splits a text at the lines that start a document.
-pub(crate) fn documents(text: &str) -> Vec<Document<'_>> {
+pub(crate) fn documents(file: &str) -> Vec<Document<'_>> {
     let mut documents: Vec<Document<'_>> = Vec::new();
-    for (first_line, text) in split(text) {
+    for (first_line, range) in split(file) {
+        let text = &file[range.clone()];
         let content = read(text).map_err(|error| malformed(&error, first_line));
         if !matches!(content, Ok(Value::Null)) {
             let number = documents.len() + 1;
@@ -32,6 +37,7 @@ pub(crate) fn documents(text: &str) -> Vec<Document<'_>> {
                 number,
                 first_line,
                 text,
+                range,
                 content,
             });
         }
@@ -40,17 +46,17 @@ pub(crate) fn documents(text: &str) -> Vec<Document<'_>> {
 }
 
 /// A line that begins with `---` starts a document wherever it stands (YAML 1.2.2, 9.1.2).
-fn split(text: &str) -> Vec<(usize, &str)> {
+fn split(text: &str) -> Vec<(usize, Range<usize>)> {
     let mut parts = Vec::new();
     let (mut part_start, mut part_line, mut offset) = (0, 0, 0);
     for (number, line) in text.split_inclusive('\n').enumerate() {
         if starts_document(line) && offset > part_start {
-            parts.push((part_line, &text[part_start..offset]));
+            parts.push((part_line, part_start..offset));
             (part_start, part_line) = (offset, number);
         }
         offset += line.len();
     }
-    parts.push((part_line, &text[part_start..]));
+    parts.push((part_line, part_start..text.len()));
     parts
 }
 

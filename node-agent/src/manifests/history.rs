@@ -49,11 +49,26 @@ impl History {
         let (read, mut problems) = collect(files);
         let mut in_force = read.clone();
         let mut closing = Vec::new();
+        let mut effects = Effects::new();
         for &parsed in files {
+            let gone = self.gone_from(parsed, &read);
+            in_force.extend(
+                gone.iter()
+                    .map(|(key, stored)| ((*key).clone(), (*stored).clone())),
+            );
+            let mut earlier_version = |refusal: &Refusal| match &refusal.object {
+                None => !gone.is_empty(),
+                Some(key) if read.contains_key(key) => false,
+                Some(key) => match self.good.get(key) {
+                    Some(earlier) => {
+                        in_force.insert(key.clone(), earlier.clone());
+                        true
+                    }
+                    None => false,
+                },
+            };
             for refusal in &parsed.refusals {
-                let earlier = self.earlier(parsed, refusal, &read);
-                let effect = if !earlier.is_empty() {
-                    in_force.extend(earlier);
+                let effect = if earlier_version(refusal) {
                     Effect::EarlierVersion
                 } else if refusal.object.as_ref().is_some_and(|key| read.contains_key(key)) {
                     Effect::Refused
@@ -67,9 +82,13 @@ impl History {
                     closing.push((parsed.file.clone(), scope.clone()));
                     scope.effect()
                 };
-                set_effect(&mut problems, parsed, refusal, &effect);
+                effects.insert(
+                    (parsed.file.clone(), refusal.document, refusal.object.clone()),
+                    effect,
+                );
             }
         }
+        set_effects(&mut problems, &effects);
         closing.retain(|(_, scope)| *scope != Scope::Nothing);
         self.started = true;
         self.unmended = closing.iter().map(|(file, _)| file.clone()).collect();
@@ -84,23 +103,27 @@ impl History {
         &self.closed
     }
 
-    /// What was in force of the thing that was refused: the object itself; where it is not known which that is,
-    /// all that the file had and has no more.
-    fn earlier(&self, parsed: &Parsed, refusal: &Refusal, read: &Collection) -> Collection {
-        let is_it = |key: &ObjectKey, stored: &Stored| match (&refusal.object, &parsed.file) {
-            (Some(refused), _) => key == refused,
-            (None, Some(file)) => stored.origin.file == *file,
-            (None, None) => true,
+    /// All that the file had and has no more. Where something in it is refused and it is not known what, it may be
+    /// any of these.
+    fn gone_from(&self, parsed: &Parsed, read: &Collection) -> Vec<(&ObjectKey, &Stored)> {
+        if parsed.refusals.iter().all(|refusal| refusal.object.is_some()) {
+            return Vec::new();
+        }
+        let of_file = |stored: &Stored| {
+            parsed
+                .file
+                .as_ref()
+                .is_none_or(|file| stored.origin.file == *file)
         };
-        let earlier = self
-            .good
+        self.good
             .iter()
-            .filter(|(key, stored)| is_it(key, stored) && !read.contains_key(key));
-        earlier
-            .map(|(key, stored)| (key.clone(), stored.clone()))
+            .filter(|(key, stored)| of_file(stored) && !read.contains_key(key))
             .collect()
     }
 }
+
+/// By file, document and object.
+type Effects = BTreeMap<(Option<String>, usize, Option<ObjectKey>), Effect>;
 
 /// Of two objects of the same kind and name the first counts.
 fn collect(files: &[&Parsed]) -> (Collection, Vec<ManifestProblem>) {
@@ -143,14 +166,14 @@ fn duplicate(key: &ObjectKey, origin: Origin, first: &Origin) -> ManifestProblem
     }
 }
 
-fn set_effect(problems: &mut [ManifestProblem], parsed: &Parsed, refusal: &Refusal, effect: &Effect) {
-    let file = parsed.file.as_deref().unwrap_or_default();
-    for problem in problems {
-        if problem.file == file
-            && problem.document == refusal.document
-            && problem.object == refusal.object
-            && problem.code != ProblemCode::Duplicate
-        {
+/// A duplicate is refused whatever else is wrong in its document.
+fn set_effects(problems: &mut [ManifestProblem], effects: &Effects) {
+    for problem in problems
+        .iter_mut()
+        .filter(|problem| problem.code != ProblemCode::Duplicate)
+    {
+        let file = (!problem.file.is_empty()).then(|| problem.file.clone());
+        if let Some(effect) = effects.get(&(file, problem.document, problem.object.clone())) {
             problem.effect = effect.clone();
         }
     }

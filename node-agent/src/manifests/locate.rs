@@ -3,6 +3,7 @@
 //! The field is sought by reading the document once more and failing at it: the YAML library knows the place of a
 //! failure, and nothing else of a place.
 
+use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -59,16 +60,50 @@ pub(crate) fn path(field: &str) -> Vec<Segment> {
     path
 }
 
-/// The line of a field in a document, from 1; that of the nearest thing around it where it is not there itself.
-pub(crate) fn line(text: &str, path: &[Segment]) -> Option<usize> {
-    (0..=path.len()).rev().find_map(|depth| {
+/// Finds lines as long as it is not too much work: each search reads the whole document, and one with a hundred
+/// thousand faults would otherwise be read as often.
+#[derive(Debug)]
+pub(crate) struct Locator {
+    /// In bytes.
+    work_left: Cell<usize>,
+}
+
+impl Default for Locator {
+    fn default() -> Self {
+        Self {
+            work_left: Cell::new(8 << 20),
+        }
+    }
+}
+
+impl Locator {
+    /// The line of a field in a document, from 1; that of the nearest thing around it where it is not there itself.
+    /// Without the means to search it is the line where the document's content begins.
+    pub(crate) fn line(&self, text: &str, path: &[Segment]) -> Option<usize> {
+        (1..=path.len())
+            .rev()
+            .find_map(|depth| self.search(text, &path[..depth]))
+            .or_else(|| first_line(text))
+    }
+
+    fn search(&self, text: &str, path: &[Segment]) -> Option<usize> {
+        self.work_left.set(self.work_left.get().checked_sub(text.len())?);
         let deserializer = serde_yaml_ng::Deserializer::from_str(text);
-        Seek(&path[..depth])
+        Seek(path)
             .deserialize(deserializer)
             .err()?
             .location()
             .map(|location| location.line())
-    })
+    }
+}
+
+/// The first line that is neither empty, nor a comment, nor the mark of a document.
+pub(crate) fn first_line(text: &str) -> Option<usize> {
+    let content = |line: &str| {
+        let line = line.trim_start_matches("---").trim_start();
+        !line.is_empty() && !line.starts_with('#')
+    };
+    text.lines().position(content).map(|index| index + 1)
 }
 
 struct Seek<'p>(&'p [Segment]);
@@ -242,7 +277,7 @@ spec:
   list: [[x], [y,
     z]]
 ";
-        let line = |field: &str| line(text, &path(field));
+        let line = |field: &str| Locator::default().line(text, &path(field));
         assert_eq!(line("spec"), Some(2));
         assert_eq!(line("spec.ports"), Some(4));
         assert_eq!(line("spec.ports[0].port"), Some(6));
@@ -259,5 +294,12 @@ spec:
         assert_eq!(line("spec.ports[7].port"), Some(4));
         assert_eq!(line("spec.text.inside"), Some(12));
         assert_eq!(line("status"), Some(2));
+    }
+    #[test]
+    fn the_work_is_bounded() {
+        let text = format!("# words\na: 1\nb: 2\n{}", "#\n".repeat(1 << 20));
+        let locator = Locator::default();
+        let lines: Vec<_> = (0..6).map(|_| locator.line(&text, &path("b"))).collect();
+        assert_eq!(lines, [Some(3), Some(3), Some(3), Some(2), Some(2), Some(2)]);
     }
 }

@@ -1,12 +1,13 @@
 //! A file's text → the objects in it, and what is wrong with the rest.
 
 use std::io;
+use std::ops::Range;
 
 use serde_yaml_ng::Value;
 
 use crate::manifests::document::{Document, documents};
 use crate::manifests::history::Scope;
-use crate::manifests::locate::{Segment, field, line};
+use crate::manifests::locate::{Locator, Segment, field};
 use crate::manifests::names;
 use crate::manifests::object::{Decoded, Kind, Object, ObjectKey, TypeError, decode};
 use crate::manifests::problem::{Effect, ManifestProblem, ProblemCode};
@@ -27,8 +28,12 @@ pub struct Parsed {
 pub(crate) struct Entry {
     pub key: ObjectKey,
     pub document: usize,
+    /// Where in the file the document's text is, in bytes, and its first line, from 0.
+    pub text: Range<usize>,
+    pub first_line: usize,
     /// Where in the document the object is: not empty in a List.
     pub path: Vec<Segment>,
+    /// Line of the object in the file, from 1; not known of one in a List.
     pub line: Option<usize>,
     pub object: Object,
 }
@@ -49,11 +54,13 @@ pub fn parse(file: &str, text: &str) -> Parsed {
         file: Some(file.to_owned()),
         ..Parsed::default()
     };
+    let locator = Locator::default();
     for document in documents(text) {
         match &document.content {
             Ok(content) => {
                 let reader = Reader {
                     document: &document,
+                    locator: &locator,
                     parsed: &mut parsed,
                     prefix: &[],
                 };
@@ -119,6 +126,7 @@ fn problem(
 /// Reads one value of a document.
 struct Reader<'a> {
     document: &'a Document<'a>,
+    locator: &'a Locator,
     parsed: &'a mut Parsed,
     /// As [`Entry::path`].
     prefix: &'a [Segment],
@@ -170,6 +178,7 @@ impl Reader<'_> {
             let prefix = [self.prefix, &[Segment::from("items"), Segment::from(i)]].concat();
             let reader = Reader {
                 document: self.document,
+                locator: self.locator,
                 parsed: &mut *self.parsed,
                 prefix: &prefix,
             };
@@ -218,12 +227,17 @@ impl Reader<'_> {
         faults.extend(invalid.map(|invalid| (ProblemCode::InvalidValue, invalid.path, invalid.message)));
         match key {
             Some(key) if faults.is_empty() => {
-                let (document, line) = (self.document.number, self.line(&[]));
-                let path = self.prefix.to_vec();
+                let line = if self.prefix.is_empty() {
+                    self.line(&[])
+                } else {
+                    None
+                };
                 self.parsed.entries.push(Entry {
                     key,
-                    document,
-                    path,
+                    document: self.document.number,
+                    text: self.document.range.clone(),
+                    first_line: self.document.first_line,
+                    path: self.prefix.to_vec(),
                     line,
                     object,
                 });
@@ -249,7 +263,7 @@ impl Reader<'_> {
             object: object.cloned(),
             scope,
         };
-        if !self.parsed.refusals.contains(&refusal) {
+        if self.parsed.refusals.last() != Some(&refusal) {
             self.parsed.refusals.push(refusal);
         }
         self.parsed.problems.push(ManifestProblem {
@@ -269,7 +283,9 @@ impl Reader<'_> {
     }
 
     fn line(&self, path: &[Segment]) -> Option<usize> {
-        let line = line(self.document.text, &[self.prefix, path].concat())?;
+        let line = self
+            .locator
+            .line(self.document.text, &[self.prefix, path].concat())?;
         Some(self.document.first_line + line)
     }
 }
@@ -411,9 +427,9 @@ items:
             objects(text),
             [
                 "Namespace ns Some(1)",
-                "Pod ns/a Some(9)",
-                "Pod default/b Some(12)",
-                "NetworkPolicy default/c Some(18)"
+                "Pod ns/a None",
+                "Pod default/b None",
+                "NetworkPolicy default/c None"
             ]
         );
     }

@@ -140,7 +140,11 @@ pub fn follow_extension_headers<B: Bytes + ?Sized>(bytes: &B, next_header: u64, 
         let later = u64::from(header.offset_and_more & ExtensionHeader::OFFSET) << 8;
         next_header = u64::from(header.next_header) | later & only_fragment;
     }
-    fragments | next_header << 32 | offset
+    // Of the last header only the beginning has been read, and what follows it may be nothing.
+    match bytes.load::<u8>((offset as u32).wrapping_sub(1)) {
+        Some(_) => fragments | next_header << 32 | offset,
+        None => Chain::TRUNCATED,
+    }
 }
 
 /// Sets of protocol numbers up to 63: bit `n` is set for number `n`.

@@ -49,16 +49,11 @@ unsafe impl Plain for Ipv6Header {}
 /// Offset of the hop limit in an IPv6 header.
 pub(super) const HOP_LIMIT: u32 = 7;
 
-const IPV4_HEADER: u16 = size_of::<Ipv4Header>() as u16;
 const IPV6_HEADER: u32 = size_of::<Ipv6Header>() as u32;
 const IPV6_PAYLOAD: u32 = ETHERNET + IPV6_HEADER;
 
 #[inline(always)]
-pub(super) fn outer_v4<B: Bytes + ?Sized>(
-    bytes: &B,
-    header: &Ipv4Header,
-    packet: &mut Packet,
-) -> Result<(), Reason> {
+pub(super) fn outer_v4(header: &Ipv4Header, packet: &mut Packet) -> Result<(), Reason> {
     header.check()?;
     // Linux writes 0 for packets above 64 KiB that segmentation offload has yet to cut (BIG TCP, 6.3); with 1
     // taken from both sides, that is the largest length.
@@ -70,9 +65,6 @@ pub(super) fn outer_v4<B: Bytes + ?Sized>(
     packet.destination = Address::from_v4(header.destination);
     packet.protocol = header.protocol;
     packet.transport = (ETHERNET as u16).wrapping_add(header.length());
-    if header.length() > IPV4_HEADER {
-        check_end(bytes, packet.transport)?;
-    }
     if header.flags_and_offset & Ipv4Header::OFFSET_OR_MORE != 0 {
         packet.identification = u32::from(header.identification);
         packet.shape = fragment(header.is_later_fragment());
@@ -102,24 +94,14 @@ fn extensions<B: Bytes + ?Sized>(bytes: &B, next_header: u8, packet: &mut Packet
     let chain = extension::follow(bytes, next_header, IPV6_PAYLOAD)?;
     packet.protocol = chain.protocol();
     packet.transport = chain.offset();
-    check_end(bytes, packet.transport)?;
-    let Some(offset) = chain.fragment_header() else {
-        return Ok(());
-    };
-    let mut room = MaybeUninit::uninit();
-    let header: &ExtensionHeader = bytes.read(offset, &mut room).ok_or(Reason::Truncated)?;
-    if header.is_fragment() {
-        packet.identification = header.identification;
-        packet.shape = fragment(chain.is_later_fragment());
+    if let Some(offset) = chain.fragment_header() {
+        let mut room = MaybeUninit::uninit();
+        let header: &ExtensionHeader = bytes.read(offset, &mut room).ok_or(Reason::Truncated)?;
+        if header.is_fragment() {
+            packet.identification = header.identification;
+            packet.shape = fragment(chain.is_later_fragment());
+        }
     }
-    Ok(())
-}
-
-/// Of headers only the beginning has been read; where no transport header follows, nothing else shows that they are
-/// cut short.
-#[inline(always)]
-fn check_end<B: Bytes + ?Sized>(bytes: &B, end: u16) -> Result<(), Reason> {
-    let _: u8 = bytes.load(u32::from(end).wrapping_sub(1)).ok_or(Reason::Truncated)?;
     Ok(())
 }
 

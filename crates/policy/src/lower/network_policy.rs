@@ -212,13 +212,14 @@ impl Reader<'_> {
             .map(|(index, text)| cidr::cidr(text, &format!("{path}.except[{index}]"), self.report))
             .collect();
         let (cidr, except) = (cidr?, except.into_iter().collect::<Result<Vec<_>, _>>()?);
+        let mut seen = BTreeSet::new();
         for (index, exception) in except.iter().enumerate() {
             let path = || format!("{path}.except[{index}]");
             if *exception == cidr || !cidr.contains(exception) {
                 let message = format!("{exception} is not a part of {cidr}; it takes out what the two share");
                 self.report.add(Code::ExceptOutsideCidr, path(), message);
             }
-            if except[..index].contains(exception) {
+            if !seen.insert(exception) {
                 self.report
                     .add(Code::Duplicate, path(), format!("{exception} is already listed"));
             }

@@ -83,28 +83,21 @@ impl<'a> Builder<'a> {
 
     /// Identities to which the same lines apply, with the same ports behind the names, are settled together.
     fn identities(&self, any: &Entry, tables: &mut Tables) -> BTreeMap<IdentityNumber, Entry> {
-        let identities = self.context.peers.identities();
-        let mut lines_of = vec![self.any_named.clone(); identities.len()];
-        for (index, line) in self.lines.iter().enumerate() {
-            let Peers::Of(peers) = line.peers else { continue };
-            for identity in peers.iter().flat_map(|peer| self.members(peer)) {
-                if lines_of[*identity].last() != Some(&index) {
-                    lines_of[*identity].push(index);
-                }
-            }
-        }
         let mut settled = BTreeMap::<(Vec<usize>, Vec<_>), Entry>::new();
         let mut entries = BTreeMap::new();
-        for (lines, (key, number)) in lines_of.into_iter().zip(identities) {
+        for (lines, (key, number)) in self
+            .lines_of_identities()
+            .into_iter()
+            .zip(self.context.peers.identities())
+        {
             if lines.is_empty() {
                 continue;
             }
             let names = key
                 .named_ports
                 .iter()
-                .filter(|(name, _)| self.names.contains(name.as_str()))
-                .collect();
-            let group = (lines, names);
+                .filter(|(name, _)| self.names.contains(name.as_str()));
+            let group = (lines, names.collect());
             let entry = match settled.get(&group) {
                 Some(entry) => entry.clone(),
                 None => {
@@ -118,6 +111,20 @@ impl<'a> Builder<'a> {
             }
         }
         entries
+    }
+
+    /// For each identity, the lines that say something of it beside what holds for any peer.
+    fn lines_of_identities(&self) -> Vec<Vec<usize>> {
+        let mut lines_of = vec![self.any_named.clone(); self.context.peers.identities().len()];
+        for (index, line) in self.lines.iter().enumerate() {
+            let Peers::Of(peers) = line.peers else { continue };
+            for &identity in peers.iter().flat_map(|peer| self.members(peer)) {
+                if lines_of[identity].last() != Some(&index) {
+                    lines_of[identity].push(index);
+                }
+            }
+        }
+        lines_of
     }
 
     fn members(&self, peer: &Peer) -> &[usize] {

@@ -1,0 +1,62 @@
+//! The packet parser: no input makes it panic, what it says depends on the input alone, and every offset it gives is
+//! one of a header in the packet.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use weir_abi::address::Address;
+use weir_datapath::packet::{Packet, shape};
+use weir_datapath::parse::parse;
+
+fuzz_target!(|frame: &[u8]| {
+    let mut packet = Packet::default();
+    let mut over_another = other();
+    let first = parse(frame, &mut packet);
+    assert_eq!(first, parse(frame, &mut over_another));
+    if first.is_err() {
+        return;
+    }
+    assert_eq!(packet, over_another, "a field was not written");
+    if packet.shape == shape::ARP {
+        assert_eq!(packet, Packet { shape: shape::ARP, ..Packet::default() });
+        return;
+    }
+    let ip_header = if packet.family == 4 { 20 } else { 40 };
+    assert!(usize::from(packet.transport) >= 14 + ip_header);
+    if packet.shape == shape::ICMP_ERROR {
+        assert_eq!(packet.quoted, packet.transport + 8);
+        assert!(usize::from(packet.quoted) + ip_header <= frame.len());
+        assert!(usize::from(packet.quoted_transport) >= usize::from(packet.quoted) + ip_header);
+    }
+    if packet.family == 6 {
+        assert!(usize::from(packet.transport) <= frame.len());
+        assert!(usize::from(packet.quoted_transport) <= frame.len());
+    }
+    let is_fragment = matches!(packet.shape, shape::FIRST_FRAGMENT | shape::LATER_FRAGMENT);
+    assert!(is_fragment || packet.identification == 0);
+});
+
+/// What a parser must leave nothing of.
+fn other() -> Packet {
+    Packet {
+        source: Address([u32::MAX; 4]),
+        destination: Address([u32::MAX; 4]),
+        source_port: u16::MAX,
+        destination_port: u16::MAX,
+        protocol: u8::MAX,
+        family: u8::MAX,
+        shape: u8::MAX,
+        detail: u8::MAX,
+        transport: u16::MAX,
+        quoted: u16::MAX,
+        quoted_transport: u16::MAX,
+        padding: u16::MAX,
+        identification: u32::MAX,
+        padding2: u32::MAX,
+        quoted_source: Address([u32::MAX; 4]),
+        quoted_destination: Address([u32::MAX; 4]),
+        quoted_source_port: u16::MAX,
+        quoted_destination_port: u16::MAX,
+        quoted_protocol: u8::MAX,
+        padding3: [u8::MAX; 3],
+    }
+}
