@@ -84,10 +84,17 @@ mod tests {
     #[test]
     fn options_stand_before_or_after_the_benchmark() {
         Arguments::command().debug_assert();
-        for line in ["weir-bench --rounds 9 tax --cpu 0", "weir-bench tax --cpu 0 --rounds 9"] {
+        for line in [
+            "weir-bench --rounds 9 tax --cpu 0",
+            "weir-bench tax --cpu 0 --rounds 9",
+        ] {
             let arguments = parse(line);
             assert_eq!(arguments.benchmark, Some(Benchmark::Tax), "{line}");
-            assert_eq!((arguments.options.rounds(), arguments.options.cpu()), (9, 0), "{line}");
+            assert_eq!(
+                (arguments.options.rounds(), arguments.options.cpu()),
+                (9, 0),
+                "{line}"
+            );
         }
     }
 

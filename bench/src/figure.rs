@@ -40,7 +40,12 @@ pub enum Goal {
 impl Figure {
     pub fn new(metric: impl Into<String>, value: f64, unit: Unit, goal: Goal) -> Figure {
         let metric = metric.into();
-        Figure { metric, value, unit, goal }
+        Figure {
+            metric,
+            value,
+            unit,
+            goal,
+        }
     }
 
     pub fn is_met(&self) -> bool {
@@ -87,7 +92,14 @@ impl Unit {
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let value = self.unit.text(self.value);
-        write!(f, "{}\t{value}\t{}\t{}\t{}", self.metric, self.unit.word(), self.goal, self.word())
+        write!(
+            f,
+            "{}\t{value}\t{}\t{}\t{}",
+            self.metric,
+            self.unit.word(),
+            self.goal,
+            self.word()
+        )
     }
 }
 
@@ -118,7 +130,10 @@ mod tests {
 
     #[test]
     fn a_goal_is_met_up_to_its_limit() {
-        let around = Goal::Around { center: 1.0, tolerance: 0.02 };
+        let around = Goal::Around {
+            center: 1.0,
+            tolerance: 0.02,
+        };
         let lines = [
             line(90.0, Unit::Ns, Goal::AtMost(90.0)),
             line(90.1, Unit::Ns, Goal::AtMost(90.0)),

@@ -48,19 +48,37 @@ pub(crate) struct Template {
 impl Floor {
     pub(crate) fn load() -> Result<Floor> {
         // No program reads kernel structures, so there is nothing to relocate.
-        let mut ebpf = EbpfLoader::new().btf(None).load(OBJECT).context("load the bench object")?;
+        let mut ebpf = EbpfLoader::new()
+            .btf(None)
+            .load(OBJECT)
+            .context("load the bench object")?;
         for name in PROGRAMS {
-            classifier(&mut ebpf, name)?.load().with_context(|| format!("load program {name}"))?;
+            classifier(&mut ebpf, name)?
+                .load()
+                .with_context(|| format!("load program {name}"))?;
         }
         Ok(Floor { ebpf })
     }
 
     pub(crate) fn add_endpoint(&mut self, address: IpAddr, endpoint: Endpoint) -> Result<()> {
-        let map = if address.is_ipv4() { "endpoints4" } else { "endpoints6" };
-        let map = self.ebpf.map_mut(map).context("the bench object lacks its endpoints")?;
+        let map = if address.is_ipv4() {
+            "endpoints4"
+        } else {
+            "endpoints6"
+        };
+        let map = self
+            .ebpf
+            .map_mut(map)
+            .context("the bench object lacks its endpoints")?;
         match address {
-            IpAddr::V4(v4) => HashMap::try_from(map)?.insert(v4.octets(), endpoint.bytes(), 0)?,
-            IpAddr::V6(v6) => HashMap::try_from(map)?.insert(v6.octets(), endpoint.bytes(), 0)?,
+            IpAddr::V4(v4) => {
+                let mut map: HashMap<_, [u8; 4], [u8; 16]> = map.try_into()?;
+                map.insert(v4.octets(), endpoint.bytes(), 0)?;
+            }
+            IpAddr::V6(v6) => {
+                let mut map: HashMap<_, [u8; 16], [u8; 16]> = map.try_into()?;
+                map.insert(v6.octets(), endpoint.bytes(), 0)?;
+            }
         }
         Ok(())
     }
@@ -78,24 +96,38 @@ impl Floor {
     }
 
     pub(crate) fn program_fd(&self, name: &str) -> Result<&ProgramFd> {
-        let program = self.ebpf.program(name).with_context(|| format!("the bench object lacks {name}"))?;
+        let program = self
+            .ebpf
+            .program(name)
+            .with_context(|| format!("the bench object lacks {name}"))?;
         Ok(program.fd()?)
     }
 
     pub(crate) fn set_template(&mut self, template: &Template) -> Result<()> {
-        let map = self.ebpf.map_mut("template").context("the bench object lacks its template")?;
-        Ok(Array::try_from(map)?.set(0, template.raw(), 0)?)
+        let map = self
+            .ebpf
+            .map_mut("template")
+            .context("the bench object lacks its template")?;
+        let mut map: Array<_, [u8; TEMPLATE_BYTES + 8]> = map.try_into()?;
+        Ok(map.set(0, template.raw(), 0)?)
     }
 
     /// Where `restore` jumps.
     pub(crate) fn set_next(&mut self, program: &ProgramFd) -> Result<()> {
-        let map = self.ebpf.map_mut("next").context("the bench object lacks its program array")?;
-        ProgramArray::try_from(map)?.set(0, program, 0).context("make a program the next one")
+        let map = self
+            .ebpf
+            .map_mut("next")
+            .context("the bench object lacks its program array")?;
+        ProgramArray::try_from(map)?
+            .set(0, program, 0)
+            .context("make a program the next one")
     }
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
-    let program = ebpf.program_mut(name).with_context(|| format!("the bench object lacks {name}"))?;
+    let program = ebpf
+        .program_mut(name)
+        .with_context(|| format!("the bench object lacks {name}"))?;
     Ok(program.try_into()?)
 }
 
@@ -130,7 +162,11 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_laid_out_as_a_hop() {
-        let endpoint = Endpoint { ifindex: 7, pod_mac: [1; 6], host_mac: [2; 6] };
+        let endpoint = Endpoint {
+            ifindex: 7,
+            pod_mac: [1; 6],
+            host_mac: [2; 6],
+        };
         let bytes = endpoint.bytes();
         assert_eq!(size_of::<Hop>(), bytes.len());
         assert_eq!(bytes[offset_of!(Hop, ifindex)..][..4], 7_u32.to_ne_bytes());

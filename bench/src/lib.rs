@@ -23,17 +23,17 @@ use weir_testbed::{Testbed, clean_up_on_interrupt};
 
 pub use arguments::{Arguments, Benchmark, Options};
 pub use figure::{Figure, Goal, Unit};
+pub use machine::Machine;
 pub use report::Report;
 pub use statistics::Spread;
-
-use machine::Machine;
 
 /// Runs the benchmarks that were asked for, prints what they found, and saves it if that was asked for too.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let options = &arguments.options;
     let machine = Machine::of_this()?;
     let mut report = Report::new(machine);
-    let testbed = Testbed::new("bench").context("the benchmarks make network namespaces: run them as root")?;
+    let testbed =
+        Testbed::new("bench").context("the benchmarks make network namespaces: run them as root")?;
     clean_up_on_interrupt(&testbed)?;
     let benchmark = arguments.benchmark.unwrap_or(Benchmark::All);
     report.introduce(options)?;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Machine {
-    /// Release of the running kernel.
+    /// Version of the running kernel: its release without what the packager put behind.
     pub kernel: String,
     /// Model name.
     pub cpu: String,
@@ -21,8 +21,10 @@ pub struct Machine {
 
 impl Machine {
     pub(crate) fn of_this() -> Result<Machine> {
-        let kernel = read("/proc/sys/kernel/osrelease")?.trim().to_owned();
-        let cpu = model_name(&read("/proc/cpuinfo")?).unwrap_or("unknown").to_owned();
+        let kernel = version(&read("/proc/sys/kernel/osrelease")?).to_owned();
+        let cpu = model_name(&read("/proc/cpuinfo")?)
+            .unwrap_or("unknown")
+            .to_owned();
         let load = read("/proc/loadavg")?;
         let load = load.split(' ').next().and_then(|minute| minute.parse().ok());
         Ok(Machine {
@@ -50,6 +52,12 @@ fn read(file: &str) -> Result<String> {
     fs::read_to_string(file).context(file.to_owned())
 }
 
+/// Some packagers name more than a version there.
+fn version(release: &str) -> &str {
+    let end = release.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(release.len());
+    &release[..end]
+}
+
 /// x86 has the field; others call it differently or leave it out.
 fn model_name(cpuinfo: &str) -> Option<&str> {
     let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
@@ -65,6 +73,13 @@ mod tests {
         let cpuinfo = "processor\t: 0\nvendor_id\t: A\nmodel name\t: A CPU @ 2 GHz\nmodel name\t: B\n";
         assert_eq!(model_name(cpuinfo), Some("A CPU @ 2 GHz"));
         assert_eq!(model_name("processor : 0\n"), None);
+    }
+
+    #[test]
+    fn a_version_ends_where_the_packager_begins() {
+        assert_eq!(version("6.18.44-custom-1\n"), "6.18.44");
+        assert_eq!(version("6.18\n"), "6.18");
+        assert_eq!(version("6.19.0"), "6.19.0");
     }
 
     #[test]

@@ -64,14 +64,21 @@ pub fn run(testbed: &Testbed, options: &Options, report: &mut Report) -> Result<
         report.keep("memory", map)?;
     }
     report.add("memory of the maps", &memory_table(&maps), memory_figures(&maps))?;
-    report.add("writing them", &writing_table(&written), writing_figures(&written))
+    report.add(
+        "writing them",
+        &writing_table(&written),
+        writing_figures(&written),
+    )
 }
 
 fn measure(kernel: &Kernel, written: &[Written]) -> Result<Vec<MapMemory>> {
     let mut maps = Vec::new();
     for (name, id) in kernel.map_ids() {
         let map = fdinfo::map(id).with_context(|| format!("map {name}"))?;
-        let elements = written.iter().find(|written| written.table == name).map_or(0, |w| w.entries as u64);
+        let elements = written
+            .iter()
+            .find(|written| written.table == name)
+            .map_or(0, |w| w.entries as u64);
         let rounding = if map.kind == MapType::Hash && !map.preallocated {
             fdinfo::rounding(map.key_size, map.value_size) * elements
         } else {
@@ -120,7 +127,12 @@ fn memory_figures(maps: &[MapMemory]) -> Vec<Figure> {
     };
     let counted = |purpose| purpose != Purpose::Flows;
     let mut figures = vec![
-        Figure::new("memory.maps", sum(&counted, &|map| map.bytes), Unit::MB, Goal::AtMost(MOST_MB)),
+        Figure::new(
+            "memory.maps",
+            sum(&counted, &|map| map.bytes),
+            Unit::MB,
+            Goal::AtMost(MOST_MB),
+        ),
         Figure::new(
             "memory.maps_with_rounding",
             sum(&counted, &|map| map.bytes + map.rounding),
@@ -136,7 +148,12 @@ fn memory_figures(maps: &[MapMemory]) -> Vec<Figure> {
     ];
     for (word, part) in parts {
         let value = sum(&|purpose| purpose == part, &|map| map.bytes);
-        figures.push(Figure::new(format!("memory.maps.{word}"), value, Unit::MB, Goal::None));
+        figures.push(Figure::new(
+            format!("memory.maps.{word}"),
+            value,
+            Unit::MB,
+            Goal::None,
+        ));
     }
     figures
 }
@@ -155,8 +172,16 @@ fn writing_table(written: &[Written]) -> String {
 }
 
 fn writing_figures(written: &[Written]) -> Vec<Figure> {
-    let sum: f64 = written.iter().map(|written| written.time.as_secs_f64() * 1e3).sum();
-    vec![Figure::new("memory.writing", sum, Unit::Ms, Goal::AtMost(MOST_WRITING_MS))]
+    let sum: f64 = written
+        .iter()
+        .map(|written| written.time.as_secs_f64() * 1e3)
+        .sum();
+    vec![Figure::new(
+        "memory.writing",
+        sum,
+        Unit::Ms,
+        Goal::AtMost(MOST_WRITING_MS),
+    )]
 }
 
 fn megabytes(bytes: u64) -> f64 {

@@ -47,9 +47,17 @@ fn run_here(testbed: &Testbed, options: &Options, report: &mut Report) -> Result
     for measured in &measured {
         report.keep("program", measured)?;
     }
-    let figures = cases.iter().zip(&measured).map(|(case, measured)| figure(case, measured)).collect();
+    let figures = cases
+        .iter()
+        .zip(&measured)
+        .map(|(case, measured)| figure(case, measured))
+        .collect();
     report.add("a packet in the programs, ns", &table(&cases, &measured), figures)?;
-    report.add("the programs' sizes", &sizes::table(&sizes), sizes::figures(&sizes))
+    report.add(
+        "the programs' sizes",
+        &sizes::table(&sizes),
+        sizes::figures(&sizes),
+    )
 }
 
 /// Nanoseconds a packet.
@@ -64,7 +72,11 @@ struct Measured {
 
 impl Measured {
     fn best(&self) -> f64 {
-        self.rounds.iter().copied().min().map_or(f64::NAN, |best| f64::from(best) - f64::from(self.restoring))
+        self.rounds
+            .iter()
+            .copied()
+            .min()
+            .map_or(f64::NAN, |best| f64::from(best) - f64::from(self.restoring))
     }
 
     fn median(&self) -> f64 {
@@ -75,8 +87,14 @@ impl Measured {
 
 /// Every case once a round, in an order that moves on, so that a slow moment does not hit the same case always.
 fn measure(scene: &mut Scene, cases: &[Case], rounds: usize) -> Result<Vec<Measured>> {
-    let mut measured: Vec<Measured> =
-        cases.iter().map(|case| Measured { what: case.what, rounds: Vec::new(), restoring: 0 }).collect();
+    let mut measured: Vec<Measured> = cases
+        .iter()
+        .map(|case| Measured {
+            what: case.what,
+            rounds: Vec::new(),
+            restoring: 0,
+        })
+        .collect();
     for round in 0..rounds {
         for i in 0..cases.len() {
             let at = (i + round) % cases.len();
@@ -100,7 +118,10 @@ fn restoring(measured: &[Measured], cases: &[Case]) -> Result<impl Fn(Run) -> u3
     };
     let empty = best(Run::Floor(floor::EMPTY))?;
     let (same, counting) = (best(Run::EmptyRestored)?, best(Run::EmptyOpening)?);
-    ensure!(same >= empty && counting >= empty, "a program that does more took less time: {measured:?}");
+    ensure!(
+        same >= empty && counting >= empty,
+        "a program that does more took less time: {measured:?}"
+    );
     Ok(move |run| match run {
         Run::Restored => same - empty,
         Run::Opening => counting - empty,
@@ -109,14 +130,29 @@ fn restoring(measured: &[Measured], cases: &[Case]) -> Result<impl Fn(Run) -> u3
 }
 
 fn figure(case: &Case, measured: &Measured) -> Figure {
-    Figure::new(format!("program.{}", case.metric), measured.best(), Unit::Ns, case.goal)
+    Figure::new(
+        format!("program.{}", case.metric),
+        measured.best(),
+        Unit::Ns,
+        case.goal,
+    )
 }
 
 fn table(cases: &[Case], measured: &[Measured]) -> String {
     let rows = cases.iter().zip(measured).map(|(case, measured)| {
-        let restoring = if measured.restoring == 0 { String::new() } else { measured.restoring.to_string() };
+        let restoring = if measured.restoring == 0 {
+            String::new()
+        } else {
+            measured.restoring.to_string()
+        };
         let text = |value: f64| format!("{value:.0}");
-        vec![case.what.to_owned(), text(measured.best()), text(measured.median()), restoring, case.goal.to_string()]
+        vec![
+            case.what.to_owned(),
+            text(measured.best()),
+            text(measured.median()),
+            restoring,
+            case.goal.to_string(),
+        ]
     });
     plain_table(&["packet", "best", "median", "taken off", "goal"], rows)
 }
@@ -133,7 +169,11 @@ mod tests {
 
     #[test]
     fn restoring_is_taken_off() {
-        let measured = Measured { what: "x", rounds: vec![30, 20, 50], restoring: 8 };
+        let measured = Measured {
+            what: "x",
+            rounds: vec![30, 20, 50],
+            restoring: 8,
+        };
         assert_eq!((measured.best(), measured.median()), (12.0, 22.0));
     }
 }

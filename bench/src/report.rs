@@ -22,13 +22,26 @@ pub struct Report {
 
 impl Report {
     pub(crate) fn new(machine: Machine) -> Report {
-        Report { machine, figures: Vec::new(), samples: Vec::new() }
+        Report {
+            machine,
+            figures: Vec::new(),
+            samples: Vec::new(),
+        }
     }
 
     /// Says on what and how is measured.
     pub(crate) fn introduce(&self, options: &Options) -> Result<()> {
-        let Machine { kernel, cpu, cpus, load, .. } = &self.machine;
-        say(&format!("Linux {kernel}, {cpus} x {cpu}, load {load}; measuring on CPU {}", options.cpu()))?;
+        let Machine {
+            kernel,
+            cpu,
+            cpus,
+            load,
+            ..
+        } = &self.machine;
+        say(&format!(
+            "Linux {kernel}, {cpus} x {cpu}, load {load}; measuring on CPU {}",
+            options.cpu()
+        ))?;
         if options.quick {
             say("--quick: these figures mean nothing")?;
         } else if self.machine.is_busy() {
@@ -46,7 +59,8 @@ impl Report {
 
     /// Keeps a measurement as it came, for the file.
     pub(crate) fn keep(&mut self, benchmark: &str, sample: &impl Serialize) -> Result<()> {
-        self.samples.push(json!({ "benchmark": benchmark, "sample": sample }));
+        self.samples
+            .push(json!({ "benchmark": benchmark, "sample": sample }));
         Ok(())
     }
 
@@ -68,7 +82,8 @@ impl Report {
             .append(true)
             .open(&path)
             .with_context(|| format!("open {}", path.display()))?;
-        file.write_all(self.lines()?.as_bytes()).with_context(|| format!("write {}", path.display()))?;
+        file.write_all(self.lines()?.as_bytes())
+            .with_context(|| format!("write {}", path.display()))?;
         say(&format!("\nsaved in {}", path.display()))
     }
 
@@ -109,7 +124,9 @@ mod tests {
         };
         let mut report = Report::new(machine);
         report.keep("tax", &[1, 2]).expect("kept");
-        report.figures.push(Figure::new("m", 91.0, Unit::Ns, Goal::AtMost(90.0)));
+        report
+            .figures
+            .push(Figure::new("m", 91.0, Unit::Ns, Goal::AtMost(90.0)));
         let expected = concat!(
             r#"{"machine":{"cpu":"A","cpus":2,"kernel":"6.18","load":0.5,"time":"2026-11-24T15:00:00Z"}}"#,
             "\n",

@@ -34,7 +34,11 @@ impl Spread {
 }
 
 fn pairs(values: &[f64], bases: &[f64], of: impl Fn(f64, f64) -> f64) -> Vec<f64> {
-    values.iter().zip(bases).map(|(value, base)| of(*value, *base)).collect()
+    values
+        .iter()
+        .zip(bases)
+        .map(|(value, base)| of(*value, *base))
+        .collect()
 }
 
 /// Between two values, the point on the line that joins them (type 7 of Hyndman and Fan, 1996).
@@ -75,12 +79,18 @@ mod tests {
     fn between_two_values_lies_a_line() {
         assert_eq!(Spread::of(&[1.0, 2.0]), spread(1.25, 1.5, 1.75));
         assert_eq!(Spread::of(&[4.0, 1.0, 3.0, 2.0]), spread(1.75, 2.5, 3.25));
-        assert_eq!(Spread::of(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), spread(1.5, 3.0, 4.5));
+        assert_eq!(
+            Spread::of(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
+            spread(1.5, 3.0, 4.5)
+        );
     }
 
     #[test]
     fn one_outlier_moves_no_median() {
-        assert_eq!(Spread::of(&[10.0, 11.0, 9.0, 10.0, 9_000.0]), spread(10.0, 10.0, 11.0));
+        assert_eq!(
+            Spread::of(&[10.0, 11.0, 9.0, 10.0, 9_000.0]),
+            spread(10.0, 10.0, 11.0)
+        );
     }
 
     #[test]
@@ -88,11 +98,17 @@ mod tests {
         // Slow rounds are slow for both, so what one adds to the other stays the same.
         let (values, bases) = ([110.0, 210.0, 160.0], [100.0, 200.0, 150.0]);
         assert_eq!(Spread::of_differences(&values, &bases), spread(10.0, 10.0, 10.0));
-        assert_eq!(Spread::of_ratios(&[50.0, 75.0, 100.0], &[100.0; 3]), spread(0.625, 0.75, 0.875));
+        assert_eq!(
+            Spread::of_ratios(&[50.0, 75.0, 100.0], &[100.0; 3]),
+            spread(0.625, 0.75, 0.875)
+        );
     }
 
     #[test]
     fn a_round_with_one_of_two_does_not_count() {
-        assert_eq!(Spread::of_differences(&[3.0, 5.0], &[1.0, 1.0, 1.0]), spread(2.5, 3.0, 3.5));
+        assert_eq!(
+            Spread::of_differences(&[3.0, 5.0], &[1.0, 1.0, 1.0]),
+            spread(2.5, 3.0, 3.5)
+        );
     }
 }

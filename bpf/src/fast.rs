@@ -21,21 +21,21 @@ const TCP_FLAGS: usize = 13;
 
 /// The verdict on a packet whose flow is established; `None` leaves it to the slow path.
 #[inline(always)]
-pub fn established(ctx: &TcContext, hook: Hook) -> Option<Verdict> {
+pub fn established(ctx: &TcContext) -> Option<Verdict> {
     let data = ctx.data();
     if data + NETWORK + IPV4_LENGTH + 4 > ctx.data_end() {
         return None;
     }
     // SAFETY: the bounds were just checked. The network header is 4-aligned, as the kernel aligns it (NET_IP_ALIGN).
     match u16::from_be(unsafe { at(data + ETHERTYPE) }) {
-        0x0800 => ipv4(ctx, data, hook),
-        0x86dd => ipv6(ctx, data, hook),
+        0x0800 => ipv4(ctx, data),
+        0x86dd => ipv6(ctx, data),
         _ => None,
     }
 }
 
 #[inline(always)]
-fn ipv4(ctx: &TcContext, data: usize, hook: Hook) -> Option<Verdict> {
+fn ipv4(ctx: &TcContext, data: usize) -> Option<Verdict> {
     // SAFETY: bounds checked by `established`.
     let (version, fragment, proto, source, destination): (u8, u16, u8, u32, u32) = unsafe {
         (at(data + NETWORK), at(data + NETWORK + 6), at(data + NETWORK + 9), at(data + NETWORK + 12), at(data + NETWORK + 16))
@@ -50,11 +50,11 @@ fn ipv4(ctx: &TcContext, data: usize, hook: Hook) -> Option<Verdict> {
     let (source_port, destination_port): (u16, u16) = unsafe { (at(transport), at(transport + 2)) };
     let (key, from_low) = flow::key4((source, source_port), (destination, destination_port), proto);
     let value = maps::FLOWS4.get_ptr_mut(&key)?;
-    known(ctx, hook, value, from_low, proto, flags)
+    known(ctx, value, from_low, proto, flags)
 }
 
 #[inline(always)]
-fn ipv6(ctx: &TcContext, data: usize, hook: Hook) -> Option<Verdict> {
+fn ipv6(ctx: &TcContext, data: usize) -> Option<Verdict> {
     let transport = data + NETWORK + IPV6_LENGTH;
     if transport + 4 > ctx.data_end() {
         return None;
@@ -67,7 +67,7 @@ fn ipv6(ctx: &TcContext, data: usize, hook: Hook) -> Option<Verdict> {
     let (source_port, destination_port): (u16, u16) = unsafe { (at(transport), at(transport + 2)) };
     let (key, from_low) = flow::key6((&source, source_port), (&destination, destination_port), proto);
     let value = maps::FLOWS6.get_ptr_mut(&key)?;
-    known(ctx, hook, value, from_low, proto, flags)
+    known(ctx, value, from_low, proto, flags)
 }
 
 /// The TCP flags, 0 for UDP; `None` for every other protocol.
@@ -86,19 +86,18 @@ fn tcp_flags(ctx: &TcContext, transport: usize, proto: u8) -> Option<u8> {
 #[inline(always)]
 fn known(
     ctx: &TcContext,
-    hook: Hook,
     value: *mut FlowValue,
     from_low: u32,
     proto: u8,
     tcp_flags: u8,
 ) -> Option<Verdict> {
     let packed = from_low << 16 | u32::from(proto) << 8 | u32::from(tcp_flags);
-    Verdict::from_bits(decide(Skb::of(ctx), hook, value, packed))
+    Verdict::from_bits(decide(Skb::of(ctx), value, packed))
 }
 
 /// A function of its own, because the verifier would go through it once for each way to get here.
 #[inline(never)]
-fn decide(skb: Skb, hook: Hook, value: *mut FlowValue, packed: u32) -> u64 {
+fn decide(skb: Skb, value: *mut FlowValue, packed: u32) -> u64 {
     // SAFETY: a value of a preallocated map stays readable and writable while the program runs.
     let value = unsafe { &mut *value };
     let Some(control) = lookup::control() else { return Verdict::UNDECIDED };
@@ -114,6 +113,8 @@ fn decide(skb: Skb, hook: Hook, value: *mut FlowValue, packed: u32) -> u64 {
         revision: control.revision,
     };
     let Some(flags) = flow::quick_step(value, &arrival) else { return Verdict::UNDECIDED };
+    // Read as late as this for the same end.
+    let hook = skb.hook();
     let (sender, receiver) =
         if from_low != 0 { (&value.hops[0], &value.hops[1]) } else { (&value.hops[1], &value.hops[0]) };
     if !hook.admits(sender.ifindex, skb.ifindex()) {
@@ -124,10 +125,8 @@ fn decide(skb: Skb, hook: Hook, value: *mut FlowValue, packed: u32) -> u64 {
         return Verdict::UNDECIDED;
     }
     // Written only when they change, so that two CPUs on one flow don't fight for the cache line.
-    if value.seen != arrival.now {
+    if value.seen ^ arrival.now | value.flags ^ flags != 0 {
         value.seen = arrival.now;
-    }
-    if value.flags != flags {
         value.flags = flags;
     }
     match hook {

@@ -29,17 +29,22 @@ use crate::hooks::{packet, socket};
 
 #[classifier]
 pub fn from_pod(ctx: TcContext) -> i32 {
-    packet::fast(&ctx, Hook::FromPod)
+    packet::enter(&ctx, Hook::FromPod)
 }
 
 #[classifier]
 pub fn to_pod(ctx: TcContext) -> i32 {
-    packet::fast(&ctx, Hook::ToPod)
+    packet::enter(&ctx, Hook::ToPod)
 }
 
 #[classifier]
 pub fn from_wire(ctx: TcContext) -> i32 {
-    packet::fast(&ctx, Hook::FromWire)
+    packet::enter(&ctx, Hook::FromWire)
+}
+
+#[classifier]
+pub fn fast(ctx: TcContext) -> i32 {
+    packet::fast(&ctx)
 }
 
 #[classifier]

@@ -55,10 +55,10 @@ pub static LOG_BUDGET: PerCpuArray<LogBudget> = PerCpuArray::with_max_entries(1,
 #[map(name = "events")]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
-/// The one entry is the `slow` program. The kernel empties the array when no file descriptor and no pin is left, so
+/// The `fast` and the `slow` program, which the hooks jump to. The kernel empties the array when no file descriptor and no pin is left, so
 /// it is pinned for as long as its programs are attached.
 #[map(name = "jump")]
-pub static JUMP: ProgramArray = ProgramArray::with_max_entries(1, 0);
+pub static JUMP: ProgramArray = ProgramArray::with_max_entries(2, 0);
 
 /// Read and written by the agent alone.
 #[map(name = "numbers")]

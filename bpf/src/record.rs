@@ -22,9 +22,9 @@ pub fn denied(s: &Scratch, reason: Reason) {
         let pod = &s.connection.destination_pod;
         (s.judgement.ingress.rule, pod, workload_flags::LOG_INGRESS_DENY, event_flags::LOG_INGRESS)
     };
-    let due = pod.flags & wanted != 0;
-    let written = !due || subprogram::emit(reason, flag as u32);
-    count(rule, false, due, written);
+    let is_due = pod.flags & wanted != 0;
+    let written = is_due && subprogram::emit(reason, flag as u32);
+    subprogram::count(rule, what::DENIED | due(is_due, written));
 }
 
 /// A connection was allowed. Counted for each rule that allowed it, and reported if the FlowLogPolicies of an end
@@ -39,12 +39,8 @@ pub fn allowed(s: &Scratch, reason: Reason) {
     let ingress_due = ingress != NO_RULE && is_due(&s.connection.destination_pod, workload_flags::LOG_INGRESS_ALLOW);
     let flags = egress_due as u32 * event_flags::LOG_EGRESS as u32 | ingress_due as u32 * event_flags::LOG_INGRESS as u32;
     let written = flags == 0 || subprogram::emit(reason, flags);
-    if egress != NO_RULE {
-        count(egress, true, egress_due, written);
-    }
-    if ingress != NO_RULE {
-        count(ingress, true, ingress_due, written);
-    }
+    subprogram::count(egress, what::ALLOWED | due(egress_due, written));
+    subprogram::count(ingress, what::ALLOWED | due(ingress_due, written));
 }
 
 #[inline(always)]
@@ -54,22 +50,41 @@ fn is_due(pod: &Workload, wanted: u32) -> bool {
         && (pod.log_allow_every <= 1 || unsafe { bpf_get_prandom_u32() } % pod.log_allow_every == 0)
 }
 
+/// What is counted of a rule's decision.
+mod what {
+    pub const ALLOWED: u32 = 1 << 0;
+    pub const DENIED: u32 = 1 << 1;
+    /// A record was due.
+    pub const DUE: u32 = 1 << 2;
+    /// And could not be written.
+    pub const LOST: u32 = 1 << 3;
+}
+
+/// Bits of [`what`].
 #[inline(always)]
-fn count(rule: u32, allowed: bool, due: bool, written: bool) {
+fn due(due: bool, written: bool) -> u32 {
+    if !due {
+        0
+    } else if written {
+        what::DUE
+    } else {
+        what::DUE | what::LOST
+    }
+}
+
+/// Counts a decision of a rule; `bits` of [`what`].
+#[inline(always)]
+pub fn count(rule: u32, bits: u32) {
+    if rule == NO_RULE {
+        return;
+    }
     let Some(counts) = maps::RULE_COUNTS.get_ptr_mut(rule) else { return };
     // SAFETY: the slot is this CPU's.
     let counts = unsafe { &mut *counts };
-    if allowed {
-        counts.allowed += 1;
-    } else {
-        counts.denied += 1;
-    }
-    if due {
-        counts.logged += 1;
-        if !written {
-            counts.lost += 1;
-        }
-    }
+    counts.allowed += (bits & what::ALLOWED) as u64;
+    counts.denied += (bits >> 1 & 1) as u64;
+    counts.logged += (bits >> 2 & 1) as u64;
+    counts.lost += (bits >> 3 & 1) as u64;
 }
 
 /// Writes one record; false where the budget or the ring did not have room for it.

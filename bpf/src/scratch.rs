@@ -22,8 +22,6 @@ pub struct Scratch {
     pub flags: u32,
     /// Where the packet goes.
     pub hop: Hop,
-    /// A [`Hook`](crate::hook::Hook) number.
-    pub hook: u32,
     /// 1 where the connection's destination is a Service's backend.
     pub translated: u32,
 }

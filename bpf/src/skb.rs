@@ -10,6 +10,8 @@ use weir_abi::flow::Hop;
 use weir_abi::plain::Plain;
 use weir_datapath::bytes::Bytes;
 
+use crate::hook::Hook;
+
 /// A pointer to the context: what subprograms can be handed.
 #[derive(Clone, Copy)]
 pub struct Skb(pub *mut __sk_buff);
@@ -18,6 +20,19 @@ impl Skb {
     #[inline(always)]
     pub fn of(ctx: &TcContext) -> Self {
         Self(ctx.as_ptr().cast())
+    }
+
+    /// Leaves the hook to the programs that it jumps to, in the part of the control block that is for programs.
+    #[inline(always)]
+    pub fn set_hook(self, hook: Hook) {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (&raw mut (*self.0).cb[0]).write_volatile(hook as u32) };
+    }
+
+    #[inline(always)]
+    pub fn hook(self) -> Hook {
+        // SAFETY: as above.
+        Hook::from_number(unsafe { (&raw const (*self.0).cb[0]).read_volatile() })
     }
 
     /// The interface on whose hook the program runs.

@@ -236,7 +236,7 @@ pub fn rejudge(s: &mut Scratch) -> Reason {
         subprogram::denied(reason);
         return reason;
     }
-    set_decision(s, s.flags);
+    subprogram::set_decision(s.flags);
     reason
 }
 
@@ -258,13 +258,14 @@ pub fn translate(s: &mut Scratch, backend: &Address, port: u16) {
 
 /// Writes what was judged into the copy of the flow entry.
 #[inline(always)]
-fn set_decision(s: &mut Scratch, flags: u32) {
+pub fn set_decision(s: &mut Scratch, flags: u32) {
     s.value.revision = s.arrival.revision;
     s.value.egress_rule = s.judgement.egress.rule;
     s.value.ingress_rule = s.judgement.ingress.rule;
-    let opener = (flags & flow_flags::OPENED_BY_HIGH) as usize;
-    set_hop(&mut s.value.hops[opener & 1], &s.connection.source_pod);
-    set_hop(&mut s.value.hops[opener & 1 ^ 1], &s.connection.destination_pod);
+    let [low, high] = &mut s.value.hops;
+    let (opener, peer) = if flags & flow_flags::OPENED_BY_HIGH == 0 { (low, high) } else { (high, low) };
+    set_hop(opener, &s.connection.source_pod);
+    set_hop(peer, &s.connection.destination_pod);
 }
 
 /// An end that is no pod of this node has ifindex 0, which is [`TO_STACK`](weir_abi::flow::TO_STACK).
@@ -359,5 +360,5 @@ pub fn fill_value(s: &mut Scratch, flags: u32) {
     s.value.padding = 0;
     s.value.rewrite_address = s.connection.destination;
     s.value.rewrite_port = s.connection.destination_port;
-    set_decision(s, flags);
+    subprogram::set_decision(flags);
 }

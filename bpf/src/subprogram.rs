@@ -159,6 +159,18 @@ pub fn allowed(reason: Reason) {
     weir_allowed(reason as u32);
 }
 
+/// See [`record::count`].
+#[inline(always)]
+pub fn count(rule: u32, bits: u32) {
+    weir_count(rule, bits);
+}
+
+/// See [`slow::set_decision`].
+#[inline(always)]
+pub fn set_decision(flags: u32) {
+    weir_set_decision(flags);
+}
+
 #[inline(always)]
 fn reason_from(number: u32) -> Reason {
     // A match over the table would be a branch a row. SAFETY: the number was made from a `Reason` by the functions
@@ -333,5 +345,20 @@ pub extern "C" fn weir_denied(reason: u32) -> u32 {
 pub extern "C" fn weir_allowed(reason: u32) -> u32 {
     let Some(s) = lookup::scratch() else { return 0 };
     record::allowed(s, reason_from(reason));
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_count(rule: u32, bits: u32) -> u32 {
+    record::count(rule, bits);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_set_decision(flags: u32) -> u32 {
+    let Some(s) = lookup::scratch() else { return 0 };
+    slow::set_decision(s, flags);
     0
 }

@@ -17,7 +17,13 @@ fuzz_target!(|frame: &[u8]| {
     }
     assert_eq!(packet, over_another, "a field was not written");
     if packet.shape == shape::ARP {
-        assert_eq!(packet, Packet { shape: shape::ARP, ..Packet::default() });
+        assert_eq!(
+            packet,
+            Packet {
+                shape: shape::ARP,
+                ..Packet::default()
+            }
+        );
         return;
     }
     let ip_header = if packet.family == 4 { 20 } else { 40 };

@@ -214,7 +214,7 @@ fn generated_maps_hold_every_kind_of_entry() {
         count("IPv6 around IPv4", contents.cidrs.keys().any(|key| key.prefix_len == 0));
         reasons.extend(flows.iter().map(|flow| judged(&contents, flow).0));
     }
-    assert!(kinds.values().all(|count| *count >= 15), "of 100: {kinds:?}");
+    assert!(kinds.values().all(|count| *count >= 5), "of 100: {kinds:?}");
     let every = [
         Reason::Allowed,
         Reason::DefaultAllowed,

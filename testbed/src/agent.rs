@@ -30,6 +30,8 @@ pub struct AgentOptions {
     pub uplink: Option<String>,
     /// Further arguments.
     pub arguments: Vec<String>,
+    /// The program, if not the one that [`program`] finds.
+    pub program: Option<PathBuf>,
 }
 
 /// A standalone agent, and the files that it reads and writes. Killed when dropped; what it put into the
@@ -92,6 +94,11 @@ impl Agent {
 
     pub fn flow_log(&self) -> PathBuf {
         flow_log(&self.directory)
+    }
+
+    /// The directory of its lock.
+    pub fn state_directory(&self) -> PathBuf {
+        self.directory.join("state")
     }
 
     pub fn pid(&self) -> u32 {
@@ -244,7 +251,11 @@ fn spawn(
         }
         _ => {}
     }
-    let mut command: Command = node.command(program("weir-agent")?);
+    let agent = options
+        .program
+        .clone()
+        .map_or_else(|| program("weir-agent"), Ok)?;
+    let mut command: Command = node.command(agent);
     command.arg("standalone");
     command.arg("--manifests").arg(directory.join("manifests"));
     command.arg("--node-name").arg(node_name);

@@ -36,8 +36,14 @@ pub(crate) fn remove(group: &Path) -> Result<()> {
         for group in &groups {
             processes.extend(members(group)?);
         }
-        if processes.is_empty() {
-            return groups.iter().rev().try_for_each(|group| remove_empty(group));
+        let mut busy = !processes.is_empty();
+        if !busy {
+            for group in groups.iter().rev() {
+                busy |= !remove_empty(group)?;
+            }
+        }
+        if !busy {
+            return Ok(());
         }
         if start.elapsed() > PATIENCE {
             bail!("{}: processes {processes:?} do not end", group.display());
@@ -82,11 +88,13 @@ fn members(group: &Path) -> Result<Vec<Pid>> {
     }
 }
 
-fn remove_empty(group: &Path) -> Result<()> {
+/// False while a process is on its way out that is not listed any more.
+fn remove_empty(group: &Path) -> Result<bool> {
     match fs::remove_dir(group) {
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(false),
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {}", group.display()))
         }
-        _ => Ok(()),
+        _ => Ok(true),
     }
 }

@@ -11,6 +11,7 @@
 //! It needs root and the programs `ip`, `nsenter` and, to measure, `chrt`.
 
 mod agent;
+mod arrivals;
 mod cgroup;
 mod interrupt;
 mod manifests;
@@ -25,6 +26,7 @@ pub mod topology;
 pub mod traffic;
 
 pub use agent::{Agent, AgentOptions, FlowRecord};
+pub use arrivals::Arrivals;
 pub use interrupt::clean_up_on_interrupt;
 pub use manifests::{Endpoint, EndpointSlice, Manifests, Pod, Port, Service};
 pub use place::Place;

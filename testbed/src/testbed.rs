@@ -1,6 +1,7 @@
 //! Everything that one test makes in the kernel.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -31,6 +32,11 @@ impl Testbed {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
         if test.is_empty() || test.len() > 24 || !test.chars().all(plain) {
             bail!("{test:?} cannot be part of a testbed's name");
+        }
+        if fs::metadata("/proc/self")?.uid() != 0 {
+            bail!(
+                "a testbed is made of network namespaces, which takes root: run it as root (`make test` does)"
+            );
         }
         remains::sweep().context("remove what earlier runs left")?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -9,7 +9,7 @@ use aya::maps::{MapInfo, MapType};
 /// `BPF_F_NO_PREALLOC` (`include/uapi/linux/bpf.h`).
 const NO_PREALLOC: u32 = 1;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct MapOnRecord {
     pub(super) kind: MapType,
     pub(super) preallocated: bool,
@@ -36,7 +36,9 @@ pub(super) fn map(id: u32) -> Result<MapOnRecord> {
 }
 
 fn field(text: &str, name: &str) -> Option<u64> {
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     value.trim().parse().ok()
 }
 
@@ -78,6 +80,9 @@ mod tests {
         assert_eq!(rounding(8, 56), 16);
         // 48 + 24 + 16, with the node 96, of 96.
         assert_eq!(rounding(24, 16), 8);
-        assert_eq!([1, 64, 65, 97, 129, 193].map(kmalloc_size), [8, 64, 96, 128, 192, 256]);
+        assert_eq!(
+            [1, 64, 65, 97, 129, 193].map(kmalloc_size),
+            [8, 64, 96, 128, 192, 256]
+        );
     }
 }

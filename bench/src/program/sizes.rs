@@ -19,10 +19,29 @@ pub(super) fn table(sizes: &BTreeMap<String, ProgramSize>) -> String {
     let text = |number: Option<u32>| number.map_or_else(|| "?".to_owned(), |number| number.to_string());
     let rows = sizes.iter().map(|(name, size)| {
         let translated = size.translated.map(|bytes| bytes / INSTRUCTION);
-        let met = if MET_BY_A_PACKET.contains(&name.as_str()) { "yes" } else { "" };
-        vec![name.clone(), text(size.verified), text(translated), size.jited.to_string(), met.to_owned()]
+        let met = if MET_BY_A_PACKET.contains(&name.as_str()) {
+            "yes"
+        } else {
+            ""
+        };
+        vec![
+            name.clone(),
+            text(size.verified),
+            text(translated),
+            size.jited.to_string(),
+            met.to_owned(),
+        ]
     });
-    plain_table(&["program", "verified", "translated", "bytes jited", "met by a packet"], rows)
+    plain_table(
+        &[
+            "program",
+            "verified",
+            "translated",
+            "bytes jited",
+            "met by a packet",
+        ],
+        rows,
+    )
 }
 
 /// Kernels before 5.16 do not count.
@@ -31,7 +50,12 @@ pub(super) fn figures(sizes: &BTreeMap<String, ProgramSize>) -> Vec<Figure> {
     let counts: Option<Vec<u32>> = MET_BY_A_PACKET.iter().map(verified).collect();
     let figure = counts.map(|counts| {
         let sum = f64::from(counts.iter().sum::<u32>());
-        Figure::new("program.verified", sum, Unit::Instructions, Goal::AtMost(MOST_VERIFIED))
+        Figure::new(
+            "program.verified",
+            sum,
+            Unit::Instructions,
+            Goal::AtMost(MOST_VERIFIED),
+        )
     });
     figure.into_iter().collect()
 }
@@ -42,11 +66,22 @@ mod tests {
 
     #[test]
     fn only_programs_that_a_packet_meets_are_added_up() {
-        let size = |verified| ProgramSize { verified, translated: None, jited: 0 };
-        let mut sizes: BTreeMap<String, ProgramSize> =
-            MET_BY_A_PACKET.iter().map(|name| ((*name).to_owned(), size(Some(1_000)))).collect();
+        let size = |verified| ProgramSize {
+            verified,
+            translated: None,
+            jited: 0,
+        };
+        let mut sizes: BTreeMap<String, ProgramSize> = MET_BY_A_PACKET
+            .iter()
+            .map(|name| ((*name).to_owned(), size(Some(1_000))))
+            .collect();
         sizes.insert("explain".to_owned(), size(Some(9_000)));
-        let figure = Figure::new("program.verified", 6_000.0, Unit::Instructions, Goal::AtMost(8_000.0));
+        let figure = Figure::new(
+            "program.verified",
+            6_000.0,
+            Unit::Instructions,
+            Goal::AtMost(8_000.0),
+        );
         assert_eq!(figures(&sizes), [figure]);
         sizes.insert("slow".to_owned(), size(None));
         assert_eq!(figures(&sizes), []);

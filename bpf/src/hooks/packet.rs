@@ -1,4 +1,5 @@
-//! The tc hooks. They differ in where a packet can have come from and where it goes on to, not in what is asked.
+//! The tc hooks. They differ in where a packet can have come from and where it goes on to, not in what is asked, so
+//! they share the programs that answer: the verifier looks at each once, and the CPU caches one copy.
 
 use aya_ebpf::programs::TcContext;
 use weir_abi::reason::Reason;
@@ -6,27 +7,41 @@ use weir_abi::reason::Reason;
 use crate::exit::{self, Verdict};
 use crate::hook::Hook;
 use crate::skb::Skb;
+use crate::fast::established;
+use crate::maps;
 use crate::slow::decide;
-use crate::{lookup, maps};
 
-/// The established packet is decided here; any other by the `slow` program, which all hooks share, so that the
-/// verifier looks at it once.
-#[inline(always)]
-pub fn fast(ctx: &TcContext, hook: Hook) -> i32 {
-    if let Some(verdict) = crate::fast::established(ctx, hook) {
-        return exit::leave(verdict);
-    }
-    if let Some(s) = lookup::scratch() {
-        s.hook = hook as u32;
-        // SAFETY: the context is this program's own. On success the call does not return.
-        let _ = unsafe { maps::JUMP.tail_call(ctx, 0) };
-    }
-    exit::leave(Verdict::drop(Reason::Internal))
+/// Indices into the `jump` array.
+mod jump {
+    pub const FAST: u32 = 0;
+    pub const SLOW: u32 = 1;
 }
 
-/// The program that [`fast`] jumps to. It runs on the same CPU, so it finds the hook in the scratch.
+/// Where a hook begins. The programs that it jumps to find its number in the packet's control block.
+#[inline(always)]
+pub fn enter(ctx: &TcContext, hook: Hook) -> i32 {
+    Skb::of(ctx).set_hook(hook);
+    jump(ctx, jump::FAST)
+}
+
+/// The established packet is decided here, any other by the `slow` program.
+#[inline(always)]
+pub fn fast(ctx: &TcContext) -> i32 {
+    match established(ctx) {
+        Some(verdict) => exit::leave(verdict),
+        None => jump(ctx, jump::SLOW),
+    }
+}
+
 #[inline(always)]
 pub fn slow(ctx: &TcContext) -> i32 {
-    let Some(s) = lookup::scratch() else { return exit::leave(Verdict::drop(Reason::Internal)) };
-    exit::leave(decide(Skb::of(ctx), Hook::from_number(s.hook)))
+    let skb = Skb::of(ctx);
+    exit::leave(decide(skb, skb.hook()))
+}
+
+#[inline(always)]
+fn jump(ctx: &TcContext, index: u32) -> i32 {
+    // SAFETY: the context is this program's own. On success the call does not return.
+    let _ = unsafe { maps::JUMP.tail_call(ctx, index) };
+    exit::leave(Verdict::drop(Reason::Internal))
 }

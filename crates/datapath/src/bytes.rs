@@ -18,8 +18,8 @@ pub trait Bytes {
         Some(room.write(self.load(offset)?))
     }
 
-    /// [`parse::follow_extension_headers`], for whoever can make a function of it that the verifier checks once, and
-    /// not at each of its four calls: a global one (`extern "C"`, `no_mangle`), for which this trait is too generic.
+    /// [`parse::follow_extension_headers`]. Worth overriding where that can be a global function (`extern "C"`,
+    /// `no_mangle`), which nothing generic can be: the verifier checks such a function once, and not at each call.
     #[inline(always)]
     fn follow_extension_headers(&self, next_header: u64, offset: u64) -> u64 {
         parse::follow_extension_headers(self, next_header, offset)

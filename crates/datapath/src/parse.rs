@@ -1,8 +1,8 @@
 //! Bytes to a [`Packet`].
 //!
 //! Whole headers are copied at once, since every [`Bytes::load`] is a call into the kernel. What the decision does
-//! not need is not looked at: checksums, TCP's and UDP's own lengths, whatever follows the transport header. The
-//! receiver judges those.
+//! not need is not looked at: checksums, options, TCP's and UDP's own lengths, whatever follows the transport header.
+//! The receiver judges those.
 
 mod extension;
 mod ip;

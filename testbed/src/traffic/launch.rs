@@ -53,7 +53,8 @@ impl Place {
     /// Starts a stream, to go on while the test does other things.
     pub fn stream(&self, stream: &Stream) -> Result<RunningStream> {
         let mut command = self.traffic(&Request::Stream(stream.clone()))?;
-        let mut process = Process::spawn("weir-traffic", command.stdout(Stdio::piped()))?;
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Process::spawn("weir-traffic", command)?;
         let output = process.child().stdout.take().context("a stream's output")?;
         let last = Arc::new(Mutex::new(None));
         let seen = Arc::clone(&last);
@@ -131,6 +132,12 @@ impl RunningStream {
             }
             sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Ends the sending, if the stream is stoppable, and waits for the last echoes.
+    pub fn stop(mut self) -> Result<StreamReport> {
+        drop(self.process.child().stdin.take());
+        self.finish()
     }
 
     /// Waits for its end.

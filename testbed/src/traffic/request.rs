@@ -106,9 +106,12 @@ pub struct Stream {
     /// Messages a second
     #[arg(long, default_value_t = 1000)]
     pub rate: u32,
-    /// How long to send
+    /// How long to send at most
     #[arg(long, default_value_t = 1.0)]
     pub seconds: f64,
+    /// Stop sending when the standard input ends
+    #[arg(long)]
+    pub stoppable: bool,
     /// Of a message, at least 8
     #[arg(long, default_value_t = 64)]
     pub bytes: usize,
@@ -209,6 +212,7 @@ impl Stream {
             to,
             rate,
             seconds: length.as_secs_f64(),
+            stoppable: true,
             bytes: 64,
             linger_millis: 500,
             progress_millis: Some(50),
@@ -287,6 +291,7 @@ mod tests {
             Request::Stream(Stream::new(Protocol::Udp, to, 100, Duration::from_millis(1500))),
             Request::Stream(Stream {
                 progress_millis: None,
+                stoppable: false,
                 ..Stream::new(Protocol::Tcp, to, 1, Duration::ZERO)
             }),
             Request::HalfClose(HalfClose::to(to)),

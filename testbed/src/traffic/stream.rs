@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,13 +21,19 @@ const NUMBER: usize = 8;
 const CONNECT: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Runs the stream to its end. `print` gets a line now and then, if asked for, and one at the end.
-pub fn stream(request: &Stream, mut print: impl FnMut(&StreamLine) -> Result<()>) -> Result<()> {
+/// Runs the stream to its end, which `stop` brings forward. `print` gets a line now and then, if asked for, and one
+/// at the end.
+pub fn stream(
+    request: &Stream,
+    stop: &AtomicBool,
+    mut print: impl FnMut(&StreamLine) -> Result<()>,
+) -> Result<()> {
     if request.bytes < NUMBER || request.rate == 0 {
         bail!("a message needs {NUMBER} bytes, and a stream a rate");
     }
     let run = Run {
         request,
+        stop,
         start: Instant::now(),
         tally: Mutex::new(Tally::default()),
     };
@@ -118,6 +125,7 @@ impl Wire for UdpSocket {
 #[derive(Debug)]
 struct Run<'a> {
     request: &'a Stream,
+    stop: &'a AtomicBool,
     start: Instant,
     tally: Mutex<Tally>,
 }
@@ -147,7 +155,7 @@ impl Run<'_> {
         let mut message = pattern(self.request.bytes);
         for number in 0_u64.. {
             let due = Duration::from_secs_f64(number as f64 / f64::from(self.request.rate));
-            if due >= length || self.tally().has_ended() {
+            if due >= length || self.stop.load(Ordering::Relaxed) || self.tally().has_ended() {
                 break;
             }
             thread::sleep(due.saturating_sub(self.start.elapsed()));

@@ -1,0 +1,178 @@
+//! A node with the real agent, a policy between two pods, and the manifests of a large cluster.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
+use weir_testbed::{
+    Agent, AgentOptions, Endpoint, EndpointSlice, Manifests, Place, Pod, Port, Service, Testbed,
+};
+
+use super::load_manifests as load_texts;
+use super::path::{PORT, answers};
+use crate::load::Load;
+use crate::report::progress;
+
+const CLIENT: [IpAddr; 2] = addresses(2);
+pub(super) const SERVER: [IpAddr; 2] = addresses(3);
+const STRANGER: [IpAddr; 2] = addresses(4);
+pub(super) const SERVICE: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 16, 0, 1));
+
+const NAMESPACE: &str = "bench";
+
+/// The measuring server has five, for TCP and for UDP.
+const PORTS: u16 = 5;
+
+/// A hundred thousand manifests take an agent some time.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+#[derive(Debug)]
+pub(super) struct WeirNode {
+    pub(super) client: Place,
+    pub(super) server: Place,
+    stranger: Place,
+    pub(super) agent: Agent,
+}
+
+impl WeirNode {
+    /// Returns when the load is in the kernel.
+    pub(super) fn start(testbed: &Testbed, name: &str, load: &Load) -> Result<WeirNode> {
+        let node = testbed.host(name)?;
+        let manifests = Agent::manifests_of(testbed, name)?;
+        manifests.namespace(NAMESPACE, &BTreeMap::new())?;
+        let pod = |role: &str, addresses: [IpAddr; 2]| -> Result<Place> {
+            let place = testbed.pod(&node, &format!("{name}-{role}"))?;
+            manifests.pod(&Pod {
+                namespace: NAMESPACE.into(),
+                name: role.into(),
+                labels: BTreeMap::from([("app".into(), role.into())]),
+                node: name.into(),
+                addresses: addresses.into(),
+                netns: place.netns_path(),
+                ports: Vec::new(),
+            })?;
+            Ok(place)
+        };
+        let (client, server, stranger) = (
+            pod("client", CLIENT)?,
+            pod("server", SERVER)?,
+            pod("stranger", STRANGER)?,
+        );
+        write_policy(&manifests)?;
+        write_service(&manifests, name)?;
+        progress(&format!("tax: the agent of {name}"));
+        let agent = Agent::start(testbed, &node, name, AgentOptions::default())?;
+        let node = WeirNode {
+            client,
+            server,
+            stranger,
+            agent,
+        };
+        progress(&format!(
+            "tax: {} pods and {} services for {name}",
+            load.addresses, load.services
+        ));
+        load_texts::write(&manifests, load)?;
+        node.wait_until_loaded(load)?;
+        Ok(node)
+    }
+
+    fn wait_until_loaded(&self, load: &Load) -> Result<()> {
+        let wanted = [
+            ("addresses", load.addresses),
+            ("services", load.services),
+            ("backends", load.backends),
+            ("policy", load.policy),
+        ];
+        let start = Instant::now();
+        loop {
+            let mut missing = Vec::new();
+            for (map, wanted) in wanted {
+                let entries = self
+                    .agent
+                    .metric("weir_map_entries", &[&format!("map=\"{map}\"")])?;
+                if entries < f64::from(wanted) {
+                    missing.push(format!("{map} has {entries} of {wanted}"));
+                }
+            }
+            if missing.is_empty() {
+                return Ok(());
+            }
+            if start.elapsed() > PATIENCE {
+                bail!(
+                    "the load is not in the maps within {PATIENCE:?}: {}",
+                    missing.join(", ")
+                );
+            }
+            sleep(Duration::from_millis(500));
+        }
+    }
+
+    /// A policy that lets everybody in would cost little.
+    pub(super) fn ensure_policy_holds(&self, cpu: usize) -> Result<()> {
+        for to in SERVER.into_iter().chain([SERVICE]) {
+            let got_through = answers(&self.stranger, to, cpu).context("the stranger")?;
+            ensure!(!got_through, "the stranger reaches {to}, which policy denies");
+        }
+        Ok(())
+    }
+}
+
+/// The server lets the client in, and talks itself with pods of the load only; everything is logged.
+fn write_policy(manifests: &Manifests) -> Result<()> {
+    let load = json!({ "namespaceSelector": {}, "podSelector": load_texts::any_pod() });
+    let client = json!({ "podSelector": { "matchLabels": { "app": "client" } } });
+    let spec = json!({
+        "podSelector": { "matchLabels": { "app": "server" } },
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [{ "from": [client] }, { "from": [load] }],
+        "egress": [{ "to": [load] }],
+    });
+    manifests.network_policy(NAMESPACE, "server", &spec)?;
+    let log = json!({
+        "apiVersion": "dataplane.weir.dev/v1alpha1",
+        "kind": "FlowLogPolicy",
+        "metadata": { "name": "everything" },
+        "spec": { "budget": { "recordsPerSecond": 1_000_000 } },
+    });
+    manifests.write_object("flowlogpolicy-everything.yaml", &log)
+}
+
+fn write_service(manifests: &Manifests, node: &str) -> Result<()> {
+    let port = |protocol: &str, port: u16| Port {
+        name: format!("{}-{port}", protocol.to_lowercase()),
+        protocol: protocol.into(),
+        port,
+        target: port,
+    };
+    let ports: Vec<Port> = (PORT..PORT + PORTS)
+        .flat_map(|number| [port("TCP", number), port("UDP", number)])
+        .collect();
+    manifests.service(&Service {
+        namespace: NAMESPACE.into(),
+        name: "server".into(),
+        cluster_ips: vec![SERVICE],
+        ports: ports.clone(),
+    })?;
+    manifests.endpoint_slice(&EndpointSlice {
+        namespace: NAMESPACE.into(),
+        name: "server-v4".into(),
+        service: "server".into(),
+        ports,
+        endpoints: vec![Endpoint {
+            address: SERVER[0],
+            node: node.into(),
+            ready: true,
+        }],
+    })
+}
+
+const fn addresses(last: u8) -> [IpAddr; 2] {
+    [
+        IpAddr::V4(Ipv4Addr::new(10, 1, 0, last)),
+        IpAddr::V6(Ipv6Addr::new(0xfd00, 1, 2, 0, 0, 0, 0, last as u16)),
+    ]
+}

@@ -1,0 +1,12 @@
+//! The standalone agent on real interfaces: a node, pods and a host outside, in network namespaces.
+//!
+//! Each test makes its own node. A test says what every probe comes to and compares all of them at once; a change is
+//! in force when they all come to it.
+
+mod address;
+mod node;
+mod policy;
+mod probe;
+mod wait;
+
+mod paths;

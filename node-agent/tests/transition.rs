@@ -1,0 +1,346 @@
+//! On the way from one state of the maps to the next, no packet meets anything but the old policy or the new one,
+//! wherever the agent stops; and whatever the way, it ends in the same place.
+
+mod judging;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use judging::cluster::{NODES, World, changed, desired_for, world};
+use judging::host::{Host, Sides, sides};
+use judging::memory::{Failure, MemoryMaps};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+use weir_abi::address::Address;
+use weir_abi::config::Control;
+use weir_abi::event::SideVerdict;
+use weir_abi::service::ServiceKey;
+use weir_agent::contents::Contents;
+use weir_agent::desired::Desired;
+use weir_agent::sync::Sync;
+use weir_agent::table::{Maps, Table};
+use weir_datapath::service::{Destination, resolve};
+use weir_policy::arbitrary;
+use weir_policy::resolved::{Cause, Flow};
+use weir_policy::snapshot::Snapshot;
+
+const NODE: &str = NODES[0];
+const FLOWS: usize = 250;
+
+/// Maps that are looked at after every single entry.
+struct Watched<'a> {
+    maps: MemoryMaps,
+    look: &'a mut dyn FnMut(&Contents),
+}
+
+impl Maps for Watched<'_> {
+    fn read<T: Table>(&self) -> io::Result<BTreeMap<T::Key, T::Value>> {
+        self.maps.read::<T>()
+    }
+
+    fn write<T: Table>(&mut self, entries: &[(T::Key, T::Value)]) -> io::Result<()> {
+        assert!(!entries.is_empty(), "{}: a call for nothing", T::NAME);
+        for entry in entries {
+            self.maps.write::<T>(&[*entry])?;
+            (self.look)(&self.maps.contents);
+        }
+        Ok(())
+    }
+
+    fn delete<T: Table>(&mut self, keys: &[T::Key]) -> io::Result<()> {
+        assert!(!keys.is_empty(), "{}: a call for nothing", T::NAME);
+        for key in keys {
+            self.maps.delete::<T>(&[*key])?;
+            (self.look)(&self.maps.contents);
+        }
+        Ok(())
+    }
+
+    fn control(&self) -> io::Result<Control> {
+        self.maps.control()
+    }
+
+    fn set_control(&mut self, control: Control) -> io::Result<()> {
+        self.maps.set_control(control)
+    }
+}
+
+/// A world, and what becomes of it.
+#[derive(Debug, Clone)]
+struct History {
+    worlds: Vec<World>,
+    flows: Vec<Flow>,
+}
+
+fn history() -> impl Strategy<Value = History> {
+    // Few changes at once, many, and a wholly different world.
+    let coins = prop_oneof![
+        3 => vec(proptest::bool::weighted(0.15), 40),
+        2 => vec(any::<bool>(), 40),
+        1 => Just(vec![true; 40]),
+    ];
+    (world(), vec((world(), coins), 1..4)).prop_flat_map(|(first, others)| {
+        let mut worlds = vec![first];
+        for (other, coins) in &others {
+            worlds.push(changed(&worlds[worlds.len() - 1], other, coins));
+        }
+        let flows = arbitrary::some_flows(&all_of(&worlds), FLOWS);
+        (Just(worlds), flows).prop_map(|(worlds, flows)| History { worlds, flows })
+    })
+}
+
+/// A cluster with the pods of all of them, for the sake of their addresses.
+fn all_of(worlds: &[World]) -> Snapshot {
+    let mut all = worlds[0].snapshot.clone();
+    for (world, number) in worlds.iter().zip(0..) {
+        for (id, pod) in &world.snapshot.pods {
+            let mut id = id.clone();
+            id.name = format!("{}-{number}", id.name);
+            all.pods.insert(id, pod.clone());
+        }
+    }
+    all
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(
+            "proptest-regressions/transition.txt",
+        ))),
+        max_shrink_iters: 2_000,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config(60))]
+
+    #[test]
+    fn every_state_on_the_way_is_before_or_after(history in history()) {
+        let mut contents = Contents::default();
+        let mut sync = Sync::default();
+        for world in &history.worlds {
+            let desired = desired_for(world, NODE, &contents);
+            contents = watch(&mut sync, &contents, &desired, &[&contents.clone()], &history.flows)?;
+            prop_assert_eq!(&contents, &desired.contents);
+            is_as_from_scratch(world, &desired, &history.flows)?;
+        }
+    }
+
+    /// The agent dies anywhere on the way from one world to the next, and another one, which remembers nothing, goes
+    /// on, to where the first one went or elsewhere.
+    #[test]
+    fn an_agent_without_memory_goes_on_from_anywhere(
+        history in history(),
+        stops in vec((0usize..30, 0usize..12), 3),
+    ) {
+        let mut contents = Contents::default();
+        let mut met = vec![];
+        for (world, (call, entries)) in history.worlds.iter().zip(stops) {
+            // What an agent begins with does not change what can be met before it is done.
+            met.push(contents.clone());
+            let desired = desired_for(world, NODE, &contents);
+            let mut maps = MemoryMaps::new(contents.clone());
+            maps.fail(Some(Failure { call: call + 8, entries }));
+            let dead = Sync::default().apply(&mut maps, desired.contents.clone());
+            prop_assert!(dead.is_err() || maps.contents == desired.contents);
+            met.push(desired.contents);
+            contents = maps.contents;
+        }
+        let before: Vec<&Contents> = met.iter().collect();
+        let last = &history.worlds[history.worlds.len() - 1];
+        let desired = desired_for(last, NODE, &contents);
+        let after = watch(&mut Sync::default(), &contents, &desired, &before, &history.flows)?;
+        prop_assert_eq!(&after, &desired.contents);
+        is_as_from_scratch(last, &desired, &history.flows)?;
+    }
+
+    /// An agent that was refused something knows no longer what the maps hold, reads them, and gets there.
+    #[test]
+    fn a_failed_call_is_made_up_for(history in history(), call in 0usize..30, entries in 0usize..6) {
+        let mut maps = MemoryMaps::default();
+        let mut sync = Sync::default();
+        for world in &history.worlds {
+            maps.fail(Some(Failure { call, entries }));
+            for attempt in 0.. {
+                let Ok(actual) = sync.actual(&maps) else { continue };
+                let desired = desired_for(world, NODE, actual);
+                if sync.apply(&mut maps, desired.contents.clone()).is_ok() {
+                    prop_assert_eq!(&maps.contents, &desired.contents);
+                    prop_assert_eq!(sync.actual(&maps).ok(), Some(&desired.contents));
+                    is_as_from_scratch(world, &desired, &history.flows)?;
+                    break;
+                }
+                prop_assert!(attempt < 2, "one call fails, so the second attempt succeeds");
+            }
+        }
+    }
+}
+
+/// Applies, and looks at the maps after every entry. `before` is all that may have been in force when it begins.
+fn watch(
+    sync: &mut Sync,
+    contents: &Contents,
+    desired: &Desired,
+    before: &[&Contents],
+    flows: &[Flow],
+) -> Result<Contents, TestCaseError> {
+    let allowed: Vec<&Contents> = before.iter().copied().chain([&desired.contents]).collect();
+    let known: Vec<Vec<Sides>> =
+        allowed.iter().map(|contents| flows.iter().map(|flow| sides(contents, flow)).collect()).collect();
+    let mut problem = Ok(());
+    let mut states = 0;
+    let mut look = |now: &Contents| {
+        states += 1;
+        if problem.is_ok() {
+            problem = is_between(now, &allowed, &known, flows)
+                .and_then(|()| serves(now, &allowed))
+                .and_then(|()| points_to_what_is(now))
+                .map_err(|error| TestCaseError::fail(format!("after entry {states}: {error}")));
+        }
+    };
+    let revision = 7;
+    let mut maps = MemoryMaps::new(contents.clone());
+    maps.control.revision = revision;
+    let mut watched = Watched { maps, look: &mut look };
+    let written = sync.apply(&mut watched, desired.contents.clone()).expect("nothing fails");
+    let maps = watched.maps;
+    problem?;
+    prop_assert_eq!(written.entries.values().sum::<u64>(), states);
+    prop_assert_eq!(written.revision, maps.control.revision);
+    let may_decide_otherwise = decisions(contents) != decisions(&desired.contents);
+    prop_assert!(!may_decide_otherwise || maps.control.revision == revision + 1);
+    Ok(maps.contents)
+}
+
+/// The maps on which a connection's verdict depends.
+fn decisions(contents: &Contents) -> Contents {
+    Contents {
+        services: BTreeMap::new(),
+        backends: BTreeMap::new(),
+        numbers: BTreeMap::new(),
+        ..contents.clone()
+    }
+}
+
+/// Each side of each flow is judged as in one of the states that are allowed, for the same cause.
+fn is_between(
+    now: &Contents,
+    allowed: &[&Contents],
+    known: &[Vec<Sides>],
+    flows: &[Flow],
+) -> Result<(), TestCaseError> {
+    for (index, flow) in flows.iter().enumerate() {
+        let is = sides(now, flow);
+        let possible: Vec<Sides> = known.iter().map(|sides| sides[index]).collect();
+        let side = |name, is: Option<SideVerdict>, of: fn(&Sides) -> Option<SideVerdict>| {
+            let Some(is) = is else { return Ok(()) };
+            let possible: Vec<SideVerdict> = possible.iter().filter_map(of).collect();
+            let enforced = possible.iter().any(|one| (one.verdict, one.rule) == (is.verdict, is.rule));
+            let dry_run = |one: &SideVerdict| {
+                (one.dry_run_verdict, one.dry_run_rule) == (is.dry_run_verdict, is.dry_run_rule)
+            };
+            prop_assert!(
+                enforced && possible.iter().any(dry_run),
+                "{name} of {flow:?}: {is:?}, and not one of {possible:?}"
+            );
+            Ok(())
+        };
+        side("egress", is.egress, |sides| sides.egress)?;
+        side("ingress", is.ingress, |sides| sides.ingress)?;
+        // A pod that stays is never unknown.
+        for address in [flow.source, flow.destination] {
+            let address = Address::from_ip(address);
+            let stays = allowed.iter().all(|contents| contents.workloads.contains_key(&address));
+            prop_assert!(!stays || now.workloads.contains_key(&address), "{flow:?}");
+        }
+    }
+    Ok(())
+}
+
+/// A Service leads to whom it may lead to, whatever the choice.
+fn serves(now: &Contents, allowed: &[&Contents]) -> Result<(), TestCaseError> {
+    let keys: BTreeSet<&ServiceKey> = allowed.iter().flat_map(|contents| contents.services.keys()).collect();
+    for key in keys {
+        let possible: Vec<BTreeSet<Led>> = allowed.iter().map(|contents| led(contents, key)).collect();
+        let is = led(now, key);
+        prop_assert!(possible.contains(&is), "{key:?} leads to {is:?}, and not to one of {possible:?}");
+    }
+    Ok(())
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Led {
+    Nowhere,
+    Straight,
+    To(Address, u16),
+}
+
+fn led(contents: &Contents, key: &ServiceKey) -> BTreeSet<Led> {
+    let count = contents.services.get(key).map_or(1, |value| value.count.max(1));
+    let choices = (0..count).map(|choice| {
+        match resolve(&Host(contents), &key.address, key.port, key.protocol, choice) {
+            Destination::Plain => Led::Straight,
+            Destination::NoBackend => Led::Nowhere,
+            Destination::Backend(backend) => Led::To(backend.address, backend.port),
+        }
+    });
+    choices.collect()
+}
+
+/// No number is used that stands for nothing.
+fn points_to_what_is(now: &Contents) -> Result<(), TestCaseError> {
+    let tables: BTreeSet<u32> = now.ports.keys().map(|key| key.table).collect();
+    let sets: BTreeSet<u32> = now.policy.keys().map(|key| key.side >> 1).collect();
+    for value in now.policy.values() {
+        prop_assert!(value.port_table == 0 || tables.contains(&value.port_table), "{value:?}");
+    }
+    for workload in now.workloads.values() {
+        prop_assert!(workload.policy_set == 0 || sets.contains(&workload.policy_set), "{workload:?}");
+    }
+    Ok(())
+}
+
+/// The maps say of every flow what they would have said had they been empty before, and hold no more entries.
+fn is_as_from_scratch(world: &World, desired: &Desired, flows: &[Flow]) -> Result<(), TestCaseError> {
+    let scratch = desired_for(world, NODE, &Contents::default());
+    for flow in flows {
+        prop_assert_eq!(spelled_out(desired, flow), spelled_out(&scratch, flow), "{:?}", flow);
+    }
+    prop_assert_eq!(sizes(&desired.contents), sizes(&scratch.contents));
+    for key in scratch.contents.services.keys() {
+        prop_assert_eq!(led(&desired.contents, key), led(&scratch.contents, key));
+    }
+    let causes = |desired: &Desired| desired.rules.values().cloned().collect::<BTreeSet<Cause>>();
+    prop_assert_eq!(causes(desired), causes(&scratch));
+    Ok(())
+}
+
+type Spelled = Option<(u8, Option<Cause>, u8, Option<Cause>)>;
+
+/// The verdicts, with causes in place of their numbers.
+fn spelled_out(desired: &Desired, flow: &Flow) -> (Spelled, Spelled) {
+    let sides = sides(&desired.contents, flow);
+    let spell = |side: Option<SideVerdict>| {
+        side.map(|side| {
+            let cause = |rule| desired.rules.get(rule).cloned();
+            (side.verdict, cause(&side.rule), side.dry_run_verdict, cause(&side.dry_run_rule))
+        })
+    };
+    (spell(sides.egress), spell(sides.ingress))
+}
+
+fn sizes(contents: &Contents) -> BTreeMap<&'static str, usize> {
+    BTreeMap::from([
+        ("workloads", contents.workloads.len()),
+        ("addresses", contents.addresses.len()),
+        ("cidrs", contents.cidrs.len()),
+        ("policy", contents.policy.len()),
+        ("ports", contents.ports.len()),
+        ("services", contents.services.len()),
+        ("backends", contents.backends.len()),
+        ("numbers", contents.numbers.len()),
+    ])
+}
