@@ -154,7 +154,6 @@ impl Scene {
             self.kernel.test_run("from_pod", &packet)?;
         }
         self.aim(case)?;
-        if case.metric.starts_with("established") { let o = Command::new("bpftool").args(["map","delete","pinned",&format!("{}/v1/maps/jump", self.bpffs.display()),"key","1","0","0","0"]).output()?; eprintln!("{o:?}"); }
         let (before, lost) = (self.kernel.packets()?, self.kernel.log_count()?.lost);
         let packet = TestPacket {
             bytes: &case.packet,

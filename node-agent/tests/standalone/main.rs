@@ -9,4 +9,6 @@ mod policy;
 mod probe;
 mod wait;
 
+mod errors;
 mod paths;
+mod sessions;

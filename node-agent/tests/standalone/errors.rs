@@ -1,0 +1,97 @@
+//! ICMP errors find their way to whoever caused them.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use weir_testbed::Place;
+use weir_testbed::topology::UPLINK;
+use weir_testbed::traffic::{self, Outcome, Tcp, Udp};
+
+use crate::address::{Address, End};
+use crate::node::{CLOSED, Node, PORT, SERVICE_PORT};
+use crate::policy::{allow_ingress, deny_all, network_policy};
+use crate::probe::{expect, tcp};
+
+/// A connected socket is told of an ICMP error; that is what is asked for. By socket or by packet, in both families.
+fn refused(from: &End, to: &impl AsRef<Address>, port: u16) -> Result<[Outcome; 4]> {
+    let [v4, v6] = to
+        .as_ref()
+        .at(port)
+        .map(|to| Udp::to(to).connected().timeout(Duration::from_millis(700)));
+    let by_packet = |request: &Udp| from.place.run(|| traffic::udp(request));
+    Ok([
+        from.place.udp(&v4)?.outcome,
+        from.place.udp(&v6)?.outcome,
+        by_packet(&v4)?.outcome,
+        by_packet(&v6)?.outcome,
+    ])
+}
+
+const REFUSED: [Outcome; 4] = [const { Outcome::Refused }; 4];
+
+#[test]
+fn a_closed_port_is_told_of() -> Result<()> {
+    let node = Node::start("errors-port")?;
+    let (client, server) = (node.pod("client", 1)?, node.pod("server", 2)?);
+    let service = node.service("service", 10, &[&server])?;
+    expect(&[tcp(&client, &service, SERVICE_PORT).by_socket().answered(), tcp(&client, &server, PORT).answered()])?;
+    node.endpoints("service", CLOSED, &[&server])?;
+    expect(&[(tcp(&client, &service, SERVICE_PORT).by_socket(), Outcome::Refused)])?;
+    for with_policy in [false, true] {
+        if with_policy {
+            // The server may not send anything of its own.
+            network_policy(&node.manifests, "closed", &deny_all("server"))?;
+            network_policy(&node.manifests, "allow", &allow_ingress("server", "client"))?;
+            expect(&[tcp(&server, &client, PORT).silent(), tcp(&client, &server, PORT).answered()])?;
+        }
+        assert_eq!(refused(&client, &server, CLOSED)?, REFUSED, "policy: {with_policy}");
+        assert_eq!(refused(&client, &node.outside, CLOSED)?, REFUSED, "policy: {with_policy}");
+        let [v4, v6, _, _] = refused(&client, &service, SERVICE_PORT)?;
+        assert_eq!([v4, v6], [const { Outcome::Refused }; 2], "by socket, policy: {with_policy}");
+        if !with_policy {
+            assert_eq!(refused(&node.outside, &client, CLOSED)?, REFUSED);
+            assert_eq!(refused(&node.end, &client, CLOSED)?, REFUSED);
+        }
+    }
+    node.end()
+}
+
+/// The error quotes the packet as the backend has seen it, which is not as the client sent it.
+#[test]
+fn a_closed_port_behind_a_service_is_told_of_by_packet() -> Result<()> {
+    let node = Node::start("errors-service")?;
+    let (client, server) = (node.pod("client", 1)?, node.pod("server", 2)?);
+    let service = node.service("service", 10, &[])?;
+    node.endpoints("service", CLOSED, &[&server])?;
+    expect(&[(tcp(&client, &service, SERVICE_PORT), Outcome::Refused)])?;
+    assert_eq!(refused(&client, &service, SERVICE_PORT)?, REFUSED);
+    node.end()
+}
+
+/// The node cannot send on what is too large for its uplink, and says so: TCP sends smaller segments then.
+#[test]
+fn a_smaller_mtu_on_the_way_is_found_out() -> Result<()> {
+    let node = Node::start("errors-mtu")?;
+    let client = node.pod("client", 1)?;
+    network_policy(&node.manifests, "closed", &deny_all("client"))?;
+    network_policy(
+        &node.manifests,
+        "egress",
+        &serde_json::json!({
+            "podSelector": {},
+            "policyTypes": ["Egress"],
+            "egress": [{ "to": [{ "ipBlock": { "cidr": "203.0.113.0/24" } }, { "ipBlock": { "cidr": "2001:db8::/32" } }] }],
+        }),
+    )?;
+    expect(&[tcp(&client, &node.world, PORT).answered(), tcp(&client, &node.outside, PORT).silent()])?;
+    let set = |place: &Place, interface| place.ip(&format!("link set {interface} mtu 1300"));
+    set(&node.end.place, UPLINK)?;
+    set(&node.outside.place, "eth0")?;
+    let errors = node.packets("related-error")?;
+    for to in node.world.address.at(PORT) {
+        let request = Tcp { bytes: 300_000, ..Tcp::to(to).timeout(Duration::from_secs(10)) };
+        assert_eq!(client.place.tcp(&request)?.outcome, Outcome::Answered, "{to}");
+    }
+    assert!(node.packets("related-error")? >= errors + 2, "no error was sent, so nothing was tried");
+    node.end()
+}
