@@ -9,7 +9,7 @@ use weir_datapath::flow::{self, Arrival, is_local};
 use weir_datapath::packet::{ETHERNET, protocol};
 
 use crate::exit::Verdict;
-use crate::hook::Hook;
+use crate::hook::sender_of;
 use crate::skb::Skb;
 use crate::{clock, lookup, maps};
 
@@ -113,15 +113,13 @@ fn decide(skb: Skb, value: *mut FlowValue, packed: u32) -> u64 {
         revision: control.revision,
     };
     let Some(flags) = flow::quick_step(value, &arrival) else { return Verdict::UNDECIDED };
-    // Read as late as this for the same end.
-    let hook = skb.hook();
     let (sender, receiver) =
         if from_low != 0 { (&value.hops[0], &value.hops[1]) } else { (&value.hops[1], &value.hops[0]) };
-    if !hook.admits(sender.ifindex, skb.ifindex()) {
+    if sender_of(sender) != skb.sender() {
         return Verdict::UNDECIDED;
     }
-    let hop = receiver.ifindex;
-    if hook != Hook::ToPod && is_local(hop) && !skb.set_macs(receiver) {
+    let hop = receiver.ifindex & skb.hop_mask();
+    if is_local(hop) && !skb.set_macs(receiver) {
         return Verdict::UNDECIDED;
     }
     // Written only when they change, so that two CPUs on one flow don't fight for the cache line.
@@ -129,11 +127,7 @@ fn decide(skb: Skb, value: *mut FlowValue, packed: u32) -> u64 {
         value.seen = arrival.now;
         value.flags = flags;
     }
-    match hook {
-        Hook::ToPod => Verdict::pass(Reason::Established),
-        Hook::FromPod | Hook::FromWire => Verdict::to(hop, Reason::Established),
-    }
-    .bits()
+    Verdict::to(hop, Reason::Established).bits()
 }
 
 /// # Safety

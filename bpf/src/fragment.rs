@@ -12,6 +12,8 @@ pub fn remember(s: &mut Scratch) {
     s.fragment_value = FragmentValue {
         source_port: s.packet.source_port,
         destination_port: s.packet.destination_port,
+        protocol: s.packet.protocol,
+        padding: [0; 3],
     };
     let _ = FRAGMENTS.insert(&s.fragment_key, &s.fragment_value, 0);
 }
@@ -24,6 +26,7 @@ pub fn recall(s: &mut Scratch) -> bool {
     let Some(&ports) = (unsafe { FRAGMENTS.get(&s.fragment_key) }) else { return false };
     s.packet.source_port = ports.source_port;
     s.packet.destination_port = ports.destination_port;
+    s.packet.protocol = ports.protocol;
     true
 }
 
@@ -33,7 +36,7 @@ fn set_key(s: &mut Scratch) {
         source: s.packet.source,
         destination: s.packet.destination,
         identification: s.packet.identification,
-        protocol: s.packet.protocol,
+        protocol: if s.packet.family == 4 { s.packet.protocol } else { 0 },
         padding: [0; 3],
     };
 }

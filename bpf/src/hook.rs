@@ -1,6 +1,6 @@
 //! Which hook a tc program runs on.
 
-use weir_datapath::flow::is_local;
+use weir_abi::flow::{BY_NEIGHBOUR, Hop, TO_STACK};
 
 #[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,13 +24,30 @@ impl Hook {
         }
     }
 
-    /// Whether a packet of a flow can have come this way from an end with this `ifindex` in its hop. An end that is a pod of this
-    /// node sends through its own veth and nowhere else.
+    /// The `ifindex` that the hop of a flow's end has whose packets come this way, see [`sender_of`]. An end that is a
+    /// pod of this node sends through its own veth and nowhere else.
     #[inline(always)]
-    pub fn admits(self, sender: u32, ifindex: u32) -> bool {
+    pub fn sender(self, ifindex: u32) -> u32 {
         match self {
-            Self::FromPod => sender == ifindex,
-            Self::ToPod | Self::FromWire => !is_local(sender),
+            Self::FromPod => ifindex,
+            Self::ToPod | Self::FromWire => TO_STACK,
         }
     }
+
+    /// What is left of the receiver's hop: nothing where the packet is there when it is let pass.
+    #[inline(always)]
+    pub fn hop_mask(self) -> u32 {
+        match self {
+            Self::ToPod => TO_STACK,
+            Self::FromPod | Self::FromWire => u32::MAX,
+        }
+    }
+}
+
+/// The hop's `ifindex` for a pod of this node; for any other end [`TO_STACK`].
+#[inline(always)]
+pub fn sender_of(hop: &Hop) -> u32 {
+    // All ones where the end is not local.
+    let remote = ((hop.ifindex & BY_NEIGHBOUR).cast_signed() >> 31).cast_unsigned();
+    hop.ifindex & !remote
 }

@@ -1,15 +1,20 @@
 //! ICMP errors belong to the connection whose packet they quote.
 
+use weir_abi::address::Address;
+use weir_abi::flow::flow_flags;
 use weir_abi::reason::Reason;
+use weir_datapath::flow;
 
 use crate::scratch::Scratch;
-use crate::{lookup, slow, subprogram};
+use crate::skb::Skb;
+use crate::{clock, lookup, slow, subprogram};
 
-/// An error passes if policy allows the connection that it is about, in the direction in which it was opened.
+/// An error passes if its connection is in the flow table, or else if policy allows the connection either way; it is
+/// translated as its connection's packets are.
 ///
 /// The quoted packet must have been sent by the end that the error goes to (RFC 1122, section 3.2.2).
 #[inline(always)]
-pub fn error(s: &mut Scratch) -> Reason {
+pub fn error(skb: Skb, s: &mut Scratch) -> Reason {
     if s.packet.quoted_source != s.packet.destination {
         return Reason::UnrelatedError;
     }
@@ -20,6 +25,31 @@ pub fn error(s: &mut Scratch) -> Reason {
     s.connection.source_port = s.packet.quoted_source_port;
     s.connection.destination_port = s.packet.quoted_destination_port;
     s.connection.protocol = s.packet.quoted_protocol;
+    if !is_known(s) {
+        return by_policy(s);
+    }
+    if s.value.flags & flow_flags::REWRITE == 0 {
+        return Reason::RelatedError;
+    }
+    if s.value.flags & flow_flags::REWRITE_DESTINATION != 0 {
+        let backend = lookup::pod(&s.value.rewrite_address);
+        slow::set_hop(&mut s.hop, &backend);
+    }
+    if subprogram::replace_quoted(skb) { Reason::RelatedError } else { Reason::RewriteFailed }
+}
+
+/// Whether the connection has an entry that is worth something; it then stands in the scratch.
+#[inline(always)]
+fn is_known(s: &mut Scratch) -> bool {
+    let Some(control) = lookup::control() else { return false };
+    let _ = subprogram::key();
+    subprogram::load_flow()
+        && s.value.revision == control.revision
+        && !flow::is_idle(&s.value, s.connection.protocol, clock::now())
+}
+
+#[inline(always)]
+fn by_policy(s: &mut Scratch) -> Reason {
     s.connection.source_pod = s.connection.destination_pod;
     s.connection.destination_pod = lookup::pod(&s.packet.quoted_destination);
     if !subprogram::judge().is_forward() {
@@ -30,4 +60,15 @@ pub fn error(s: &mut Scratch) -> Reason {
         }
     }
     Reason::RelatedError
+}
+
+/// What the outer and the quoted packet have in place of what the entry says, and where: `true` stands for the outer
+/// destination and the quoted source, `false` for the outer source and the quoted destination.
+#[inline(always)]
+pub fn translated_end(s: &Scratch) -> (bool, Address, u16) {
+    if s.value.flags & flow_flags::REWRITE_DESTINATION != 0 {
+        (true, s.packet.quoted_source, s.packet.quoted_source_port)
+    } else {
+        (false, s.packet.quoted_destination, s.packet.quoted_destination_port)
+    }
 }

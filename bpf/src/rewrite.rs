@@ -9,7 +9,7 @@ use weir_datapath::packet::{ETHERNET, protocol, shape};
 
 use crate::scratch::Scratch;
 use crate::skb::Skb;
-use crate::{slow, subprogram};
+use crate::{icmp, slow, subprogram};
 
 /// Translates a packet of a known flow, as its entry in the scratch says.
 #[inline(always)]
@@ -149,5 +149,70 @@ fn port(skb: Skb, old: u16, new: u16, destination: u32, transport: u32, checksum
     unsafe {
         bpf_l4_csum_replace(skb.0, transport + offset, old as u64, new as u64, (flags | 2) as u64) != 0
             || bpf_skb_store_bytes(skb.0.cast(), transport + 2 * destination, (&raw const new).cast(), 2, 0) != 0
+    }
+}
+
+/// Translates an ICMP error and the packet that it quotes, as the flow entry in the scratch says.
+///
+/// The quoted packet's own transport checksum stays as it is: what is quoted may be cut off before it, and nobody
+/// looks at it.
+#[inline(always)]
+pub fn replace_quoted(skb: Skb, s: &mut Scratch) -> bool {
+    let (outer_destination, old, old_port) = icmp::translated_end(s);
+    let new = s.value.rewrite_address;
+    let new_port = s.value.rewrite_port;
+    // A router on the way may have sent the error: its own address is nobody's to translate.
+    let outer = outer_destination || s.packet.source == old;
+    let checksum = u32::from(s.packet.transport) + 2;
+    let quoted = u32::from(s.packet.quoted);
+    let side = u32::from(!outer_destination);
+    let replaced = if s.packet.family == 4 {
+        // The quoted header's checksum takes up what its address changes, so the ICMP checksum stays right.
+        header4(skb, &old, &new, quoted, side) && (!outer || header4(skb, &old, &new, ETHERNET, side ^ 1))
+    } else {
+        // ICMPv6's checksum covers the outer addresses, too (RFC 4443, section 2.3).
+        let pseudo = BPF_F_PSEUDO_HDR as u64;
+        header6(skb, &old, &new, quoted, side, checksum, 0)
+            && (!outer || header6(skb, &old, &new, ETHERNET, side ^ 1, checksum, pseudo))
+    };
+    replaced && quoted_port(skb, old_port, new_port, u32::from(s.packet.quoted_transport) + 2 * side, checksum)
+}
+
+/// `side` is 0 for the source and 1 for the destination.
+#[inline(always)]
+fn header4(skb: Skb, old: &Address, new: &Address, header: u32, side: u32) -> bool {
+    // SAFETY: helpers that check every offset themselves.
+    unsafe {
+        bpf_l3_csum_replace(skb.0, header + 10, old.v4() as u64, new.v4() as u64, 4) == 0
+            && bpf_skb_store_bytes(skb.0.cast(), header + 12 + 4 * side, (&raw const new.0[3]).cast(), 4, 0) == 0
+    }
+}
+
+#[inline(always)]
+fn header6(
+    skb: Skb,
+    old: &Address,
+    new: &Address,
+    header: u32,
+    side: u32,
+    checksum: u32,
+    flags: u64,
+) -> bool {
+    // SAFETY: helpers that check every offset themselves.
+    unsafe {
+        let difference =
+            bpf_csum_diff((&raw const old.0).cast_mut().cast(), 16, (&raw const new.0).cast_mut().cast(), 16, 0);
+        difference >= 0
+            && bpf_l4_csum_replace(skb.0, checksum, 0, difference as u64, flags) == 0
+            && bpf_skb_store_bytes(skb.0.cast(), header + 8 + 16 * side, (&raw const new.0).cast(), 16, 0) == 0
+    }
+}
+
+#[inline(always)]
+fn quoted_port(skb: Skb, old: u16, new: u16, offset: u32, checksum: u32) -> bool {
+    // SAFETY: helpers that check every offset themselves.
+    unsafe {
+        bpf_l4_csum_replace(skb.0, checksum, old as u64, new as u64, 2) == 0
+            && bpf_skb_store_bytes(skb.0.cast(), offset, (&raw const new).cast(), 2, 0) == 0
     }
 }

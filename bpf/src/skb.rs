@@ -11,6 +11,12 @@ use weir_abi::plain::Plain;
 use weir_datapath::bytes::Bytes;
 
 use crate::hook::Hook;
+use crate::subprogram;
+
+/// Places in the control block.
+const HOOK: usize = 0;
+const SENDER: usize = 1;
+const HOP_MASK: usize = 2;
 
 /// A pointer to the context: what subprograms can be handed.
 #[derive(Clone, Copy)]
@@ -22,17 +28,42 @@ impl Skb {
         Self(ctx.as_ptr().cast())
     }
 
-    /// Leaves the hook to the programs that it jumps to, in the part of the control block that is for programs.
+    /// Leaves what the hook implies to the programs that it jumps to, in the part of the control block that is for
+    /// programs.
     #[inline(always)]
     pub fn set_hook(self, hook: Hook) {
-        // SAFETY: the context is valid while the program runs.
-        unsafe { (&raw mut (*self.0).cb[0]).write_volatile(hook as u32) };
+        self.set_control(HOOK, hook as u32);
+        self.set_control(SENDER, hook.sender(self.ifindex()));
+        self.set_control(HOP_MASK, hook.hop_mask());
     }
 
     #[inline(always)]
     pub fn hook(self) -> Hook {
-        // SAFETY: as above.
-        Hook::from_number(unsafe { (&raw const (*self.0).cb[0]).read_volatile() })
+        Hook::from_number(self.control(HOOK))
+    }
+
+    /// See [`Hook::sender`].
+    #[inline(always)]
+    pub fn sender(self) -> u32 {
+        self.control(SENDER)
+    }
+
+    /// See [`Hook::hop_mask`].
+    #[inline(always)]
+    pub fn hop_mask(self) -> u32 {
+        self.control(HOP_MASK)
+    }
+
+    #[inline(always)]
+    fn control(self, index: usize) -> u32 {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (&raw const (*self.0).cb[index]).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn set_control(self, index: usize, value: u32) {
+        // SAFETY: as above. Volatile: neighbouring stores must not become one ("invalid bpf_context access").
+        unsafe { (&raw mut (*self.0).cb[index]).write_volatile(value) };
     }
 
     /// The interface on whose hook the program runs.
@@ -77,5 +108,21 @@ impl Bytes for Skb {
                 _ => None,
             }
         }
+    }
+
+    #[inline(always)]
+    fn read<'a, T: Plain>(&self, offset: u32, room: &'a mut MaybeUninit<T>) -> Option<&'a T> {
+        // SAFETY: as above.
+        unsafe {
+            match bpf_skb_load_bytes(self.0.cast(), offset, room.as_mut_ptr().cast(), size_of::<T>() as u32) {
+                0 => Some(room.assume_init_ref()),
+                _ => None,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn follow_extension_headers(&self, next_header: u64, offset: u64) -> u64 {
+        subprogram::follow_extension_headers(*self, next_header, offset)
     }
 }

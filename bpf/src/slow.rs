@@ -48,7 +48,7 @@ fn by_shape(skb: Skb, hook: Hook, s: &mut Scratch) -> Verdict {
         return verdict;
     }
     let reason = if s.packet.shape == shape::ICMP_ERROR {
-        subprogram::icmp_error()
+        subprogram::icmp_error(skb)
     } else {
         by_flow(skb, hook)
     };
@@ -142,6 +142,7 @@ pub fn find(s: &mut Scratch) -> Result<Step, Reason> {
             }
             s.connection.source_port = s.packet.source_port;
             s.connection.destination_port = s.packet.destination_port;
+            s.connection.protocol = s.packet.protocol;
         }
         _ => {}
     }

@@ -29,6 +29,12 @@ pub fn parse(skb: Skb) -> Result<(), Reason> {
     }
 }
 
+/// See [`parse::follow_extension_headers`].
+#[inline(always)]
+pub fn follow_extension_headers(skb: Skb, next_header: u64, offset: u64) -> u64 {
+    weir_follow(skb.0, next_header, offset)
+}
+
 /// See [`slow::set_connection`].
 #[inline(always)]
 pub fn set_connection() {
@@ -37,8 +43,14 @@ pub fn set_connection() {
 
 /// See [`icmp::error`].
 #[inline(always)]
-pub fn icmp_error() -> Reason {
-    reason_from(weir_icmp_error())
+pub fn icmp_error(skb: Skb) -> Reason {
+    reason_from(weir_icmp_error(skb.0))
+}
+
+/// See [`rewrite::replace_quoted`].
+#[inline(always)]
+pub fn replace_quoted(skb: Skb) -> bool {
+    weir_replace_quoted(skb.0) != 0
 }
 
 /// See [`slow::find`].
@@ -190,6 +202,12 @@ pub extern "C" fn weir_parse(skb: *mut __sk_buff) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+pub extern "C" fn weir_follow(skb: *mut __sk_buff, next_header: u64, offset: u64) -> u64 {
+    parse::follow_extension_headers(&Skb(skb), next_header, offset)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 pub extern "C" fn weir_set_connection() -> u32 {
     let Some(s) = lookup::scratch() else { return 0 };
     slow::set_connection(s);
@@ -198,9 +216,16 @@ pub extern "C" fn weir_set_connection() -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_icmp_error() -> u32 {
+pub extern "C" fn weir_icmp_error(skb: *mut __sk_buff) -> u32 {
     let Some(s) = lookup::scratch() else { return Reason::Internal as u32 };
-    icmp::error(s) as u32
+    icmp::error(Skb(skb), s) as u32
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_replace_quoted(skb: *mut __sk_buff) -> u32 {
+    let Some(s) = lookup::scratch() else { return 0 };
+    rewrite::replace_quoted(Skb(skb), s) as u32
 }
 
 #[unsafe(no_mangle)]

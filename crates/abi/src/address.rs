@@ -20,7 +20,7 @@ impl Address {
     /// Whether this is an IPv4 address in its mapped form.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
-        self.0[0] == 0 && self.0[1] == 0 && self.0[2] == Self::MAPPED
+        self.0[0] | self.0[1] | (self.0[2] ^ Self::MAPPED) == 0
     }
 
     /// The IPv4 address in network byte order; meaningful only if [`is_v4`](Self::is_v4).

@@ -86,7 +86,7 @@ pub mod flow_flags {
     pub const SHARED: u32 = ANSWERED | OPENER_FINISHED | PEER_FINISHED | CLOSED;
 }
 
-/// Key of the `fragments` LRU hash (RFC 791 and RFC 8200: what fragments of one packet have in common).
+/// Key of the `fragments` LRU hash: what fragments of one packet have in common (RFC 791; RFC 8200, section 4.5).
 #[repr(C, align(8))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FragmentKey {
@@ -94,6 +94,7 @@ pub struct FragmentKey {
     pub destination: Address,
     /// IPv4: 16 bits. Network byte order.
     pub identification: u32,
+    /// 0 in IPv6: there only the first fragment need say what follows all headers.
     pub protocol: u8,
     pub padding: [u8; 3],
 }
@@ -105,4 +106,6 @@ pub struct FragmentValue {
     /// Network byte order.
     pub source_port: u16,
     pub destination_port: u16,
+    pub protocol: u8,
+    pub padding: [u8; 3],
 }

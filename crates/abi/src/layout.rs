@@ -33,7 +33,7 @@ sizes! {
     Hop = 4 6 6;
     FlowValue = 4 4 4 2 2 32 4 4 16;
     FragmentKey = 16 16 4 1 3;
-    FragmentValue = 2 2;
+    FragmentValue = 2 2 1 3;
     Control = 4 4;
     LogBudget = 4 4 8 8 8;
     SideVerdict = 4 4 1 1 2;

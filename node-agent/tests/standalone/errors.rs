@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use weir_testbed::Place;
-use weir_testbed::topology::UPLINK;
+use weir_testbed::topology::{UPLINK, Uplink};
 use weir_testbed::traffic::{self, Outcome, Tcp, Udp};
 
 use crate::address::{Address, End};
@@ -84,14 +84,34 @@ fn a_smaller_mtu_on_the_way_is_found_out() -> Result<()> {
         }),
     )?;
     expect(&[tcp(&client, &node.world, PORT).answered(), tcp(&client, &node.outside, PORT).silent()])?;
-    let set = |place: &Place, interface| place.ip(&format!("link set {interface} mtu 1300"));
-    set(&node.end.place, UPLINK)?;
-    set(&node.outside.place, "eth0")?;
+    node.end.place.ip(&format!("link set {UPLINK} mtu 1300"))?;
+    // The other end heeds the MTU, too, but does not say so to the client.
+    for (gateway, segment) in Uplink::NODE.into_iter().zip([1460, 1440]) {
+        node.outside.place.ip(&format!("route replace default via {gateway} dev eth0 mtu 1300 advmss {segment}"))?;
+    }
     let errors = node.packets("related-error")?;
     for to in node.world.address.at(PORT) {
         let request = Tcp { bytes: 300_000, ..Tcp::to(to).timeout(Duration::from_secs(10)) };
         assert_eq!(client.place.tcp(&request)?.outcome, Outcome::Answered, "{to}");
     }
     assert!(node.packets("related-error")? >= errors + 2, "no error was sent, so nothing was tried");
+    node.end()
+}
+
+#[test]
+fn zz_debug() -> Result<()> {
+    let node = Node::start("errors-dbg")?;
+    let (client, server) = (node.pod("client", 1)?, node.pod("server", 2)?);
+    let service = node.service("service", 10, &[&server])?;
+    expect(&[tcp(&client, &service, SERVICE_PORT).by_socket().answered(), tcp(&client, &server, PORT).answered()])?;
+    let show = |p: &Place| p.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp6").unwrap().lines().filter(|l| l.starts_with("Icmp6") && !l.ends_with("\t0")).map(|l| l.split_whitespace().collect::<Vec<_>>().join("=")).collect::<Vec<_>>().join(" "));
+    let m = |n: &Node| n.agent.get("/metrics").unwrap().lines().filter(|l| l.starts_with("weir_packets") && !l.ends_with(" 0")).collect::<Vec<_>>().join(" ");
+    for i in 0..6 {
+    let (a,b,c) = (show(&client.place)?, show(&server.place)?, m(&node));
+    let r = refused(&client, &server, CLOSED)?;
+    if r != REFUSED {
+        eprintln!("{i} {r:?}\nC {a}\nC {}\nS {b}\nS {}\n{c}\n{}", show(&client.place)?, show(&server.place)?, m(&node));
+    }
+    }
     node.end()
 }

@@ -169,9 +169,11 @@ impl Ipv4Header {
 }
 
 impl Ipv6Header {
+    /// Version 6, and no IPv4 address in IPv6's clothes: on the wire there are none (RFC 4038, section 4.2), and here
+    /// they would pass for the IPv4 address.
     #[inline(always)]
     fn check(&self) -> Result<(), Reason> {
-        if self.version >> 4 == 6 {
+        if self.version >> 4 == 6 && !self.source.is_v4() && !self.destination.is_v4() {
             Ok(())
         } else {
             Err(Reason::Malformed)
