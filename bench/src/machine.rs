@@ -54,7 +54,9 @@ fn read(file: &str) -> Result<String> {
 
 /// Some packagers name more than a version there.
 fn version(release: &str) -> &str {
-    let end = release.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(release.len());
+    let end = release
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(release.len());
     &release[..end]
 }
 

@@ -139,22 +139,26 @@ fn figure(case: &Case, measured: &Measured) -> Figure {
 }
 
 fn table(cases: &[Case], measured: &[Measured]) -> String {
+    let least = cases
+        .iter()
+        .zip(measured)
+        .find(|(case, _)| case.run == Run::Floor(floor::PEER4));
     let rows = cases.iter().zip(measured).map(|(case, measured)| {
-        let restoring = if measured.restoring == 0 {
-            String::new()
-        } else {
-            measured.restoring.to_string()
-        };
-        let text = |value: f64| format!("{value:.0}");
+        let of_least = least.map(|(_, least)| format!("{:.2}", measured.best() / least.best()));
+        let restoring = (measured.restoring != 0).then(|| measured.restoring.to_string());
         vec![
             case.what.to_owned(),
-            text(measured.best()),
-            text(measured.median()),
-            restoring,
+            format!("{:.0}", measured.best()),
+            format!("{:.0}", measured.median()),
+            restoring.unwrap_or_default(),
+            of_least.unwrap_or_default(),
             case.goal.to_string(),
         ]
     });
-    plain_table(&["packet", "best", "median", "taken off", "goal"], rows)
+    plain_table(
+        &["packet", "best", "median", "taken off", "of the smallest", "goal"],
+        rows,
+    )
 }
 
 fn pin(cpu: usize) -> Result<()> {

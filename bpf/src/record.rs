@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use weir_abi::address::Address;
-use weir_abi::event::{EVENT_VERSION, FlowEvent, event_flags, side_verdict};
+use weir_abi::event::{EVENT_VERSION, FlowEvent, SideVerdict, event_flags, side_verdict};
 use weir_abi::policy::NO_RULE;
 use weir_abi::reason::Reason;
 use weir_abi::workload::{Workload, workload_flags};
@@ -28,19 +28,24 @@ pub fn denied(s: &Scratch, reason: Reason) {
 }
 
 /// A connection was allowed. Counted for each rule that allowed it, and reported if the FlowLogPolicies of an end
-/// say so; what no rule allowed is not reported.
+/// say so; what no rule allowed is not reported, unless a dry-run policy would deny it.
 #[inline(always)]
 pub fn allowed(s: &Scratch, reason: Reason) {
-    let (egress, ingress) = (s.judgement.egress.rule, s.judgement.ingress.rule);
-    if egress == NO_RULE && ingress == NO_RULE {
-        return;
-    }
-    let egress_due = egress != NO_RULE && is_due(&s.connection.source_pod, workload_flags::LOG_EGRESS_ALLOW);
-    let ingress_due = ingress != NO_RULE && is_due(&s.connection.destination_pod, workload_flags::LOG_INGRESS_ALLOW);
-    let flags = egress_due as u32 * event_flags::LOG_EGRESS as u32 | ingress_due as u32 * event_flags::LOG_INGRESS as u32;
+    let (egress, ingress) = (&s.judgement.egress, &s.judgement.ingress);
+    let egress_due =
+        is_worth_telling(egress) && is_due(&s.connection.source_pod, workload_flags::LOG_EGRESS_ALLOW);
+    let ingress_due =
+        is_worth_telling(ingress) && is_due(&s.connection.destination_pod, workload_flags::LOG_INGRESS_ALLOW);
+    let flags = egress_due as u32 * event_flags::LOG_EGRESS as u32
+        | ingress_due as u32 * event_flags::LOG_INGRESS as u32;
     let written = flags == 0 || subprogram::emit(reason, flags);
-    subprogram::count(egress, what::ALLOWED | due(egress_due, written));
-    subprogram::count(ingress, what::ALLOWED | due(ingress_due, written));
+    subprogram::count(egress.rule, what::ALLOWED | due(egress_due, written));
+    subprogram::count(ingress.rule, what::ALLOWED | due(ingress_due, written));
+}
+
+#[inline(always)]
+fn is_worth_telling(verdict: &SideVerdict) -> bool {
+    verdict.rule != NO_RULE || verdict.dry_run_verdict == side_verdict::DENY
 }
 
 #[inline(always)]

@@ -68,87 +68,58 @@ pub fn replace(skb: Skb, s: &Scratch, destination: u32) -> bool {
     } else {
         (&s.packet.source, s.packet.source_port)
     };
-    // Ports and checksums of later fragments are somewhere else: in the first one.
-    let transport = match s.packet.shape {
-        shape::LATER_FRAGMENT => None,
-        _ => Some(u32::from(s.packet.transport)),
-    };
-    let checksum = match s.packet.protocol {
-        protocol::TCP => Some((16, 0)),
+    // Offsets of the checksum and of the port; none where the packet has none, as in later fragments.
+    let transport = u32::from(s.packet.transport);
+    let (checksum, port, flags) = match (s.packet.shape, s.packet.protocol) {
+        (shape::LATER_FRAGMENT, _) => (ABSENT, ABSENT, 0),
+        (_, protocol::TCP) => (transport + 16, transport + 2 * destination, 0),
         // RFC 768: a checksum of zero means that there is none, and stays zero.
-        protocol::UDP => Some((6, BPF_F_MARK_MANGLED_0)),
-        _ => None,
+        (_, protocol::UDP) => (transport + 6, transport + 2 * destination, BPF_F_MARK_MANGLED_0),
+        _ => (ABSENT, ABSENT, 0),
     };
-    let failed = if s.packet.family == 4 {
-        address4(skb, old, &s.connection.destination, destination, transport, checksum)
+    let new = &s.connection.destination;
+    let side = Side { old, new, number: destination };
+    let replaced = if s.packet.family == 4 {
+        side.address4(skb, checksum, flags)
     } else {
-        address6(skb, old, &s.connection.destination, destination, transport, checksum)
+        side.address6(skb, checksum, flags)
     };
-    !failed
-        && match transport {
-            Some(transport) => {
-                !port(skb, old_port, s.connection.destination_port, destination, transport, checksum)
-            }
-            None => true,
-        }
+    replaced && (port == ABSENT || replace_port(skb, old_port, s.connection.destination_port, port, checksum, flags))
 }
 
-/// Offset of the checksum in the transport header, and flags for its helper.
-type Checksum = Option<(u32, u32)>;
+/// Every packet begins with something else.
+const ABSENT: u32 = 0;
 
-#[inline(always)]
-fn address4(
-    skb: Skb,
-    old: &Address,
-    new: &Address,
-    destination: u32,
-    transport: Option<u32>,
-    checksum: Checksum,
-) -> bool {
-    let (from, to) = (old.v4() as u64, new.v4() as u64);
-    // SAFETY: helpers that check every offset themselves.
-    unsafe {
-        if let (Some(transport), Some((offset, flags))) = (transport, checksum)
-            && bpf_l4_csum_replace(skb.0, transport + offset, from, to, (BPF_F_PSEUDO_HDR | flags | 4) as u64) != 0
-        {
-            return true;
-        }
-        bpf_l3_csum_replace(skb.0, ETHERNET + 10, from, to, 4) != 0
-            || bpf_skb_store_bytes(skb.0.cast(), ETHERNET + 12 + 4 * destination, (&raw const new.0[3]).cast(), 4, 0) != 0
+/// The address to replace. `number` is 0 for the source and 1 for the destination.
+struct Side<'a> {
+    old: &'a Address,
+    new: &'a Address,
+    number: u32,
+}
+
+impl Side<'_> {
+    #[inline(always)]
+    fn address4(&self, skb: Skb, checksum: u32, flags: u32) -> bool {
+        let (from, to) = (self.old.v4() as u64, self.new.v4() as u64);
+        let flags = (BPF_F_PSEUDO_HDR | flags | 4) as u64;
+        // SAFETY: a helper that checks the offset itself.
+        let done = checksum == ABSENT || unsafe { bpf_l4_csum_replace(skb.0, checksum, from, to, flags) } == 0;
+        done && header4(skb, self.old, self.new, ETHERNET, self.number)
+    }
+
+    #[inline(always)]
+    fn address6(&self, skb: Skb, checksum: u32, flags: u32) -> bool {
+        let flags = (BPF_F_PSEUDO_HDR | flags) as u64;
+        header6(skb, self.old, self.new, ETHERNET, self.number, checksum, flags)
     }
 }
 
 #[inline(always)]
-fn address6(
-    skb: Skb,
-    old: &Address,
-    new: &Address,
-    destination: u32,
-    transport: Option<u32>,
-    checksum: Checksum,
-) -> bool {
+fn replace_port(skb: Skb, old: u16, new: u16, offset: u32, checksum: u32, flags: u32) -> bool {
     // SAFETY: helpers that check every offset themselves.
     unsafe {
-        if let (Some(transport), Some((offset, flags))) = (transport, checksum) {
-            let difference =
-                bpf_csum_diff((&raw const old.0).cast_mut().cast(), 16, (&raw const new.0).cast_mut().cast(), 16, 0);
-            if difference < 0
-                || bpf_l4_csum_replace(skb.0, transport + offset, 0, difference as u64, (BPF_F_PSEUDO_HDR | flags) as u64) != 0
-            {
-                return true;
-            }
-        }
-        bpf_skb_store_bytes(skb.0.cast(), ETHERNET + 8 + 16 * destination, (&raw const new.0).cast(), 16, 0) != 0
-    }
-}
-
-#[inline(always)]
-fn port(skb: Skb, old: u16, new: u16, destination: u32, transport: u32, checksum: Checksum) -> bool {
-    let Some((offset, flags)) = checksum else { return false };
-    // SAFETY: helpers that check every offset themselves.
-    unsafe {
-        bpf_l4_csum_replace(skb.0, transport + offset, old as u64, new as u64, (flags | 2) as u64) != 0
-            || bpf_skb_store_bytes(skb.0.cast(), transport + 2 * destination, (&raw const new).cast(), 2, 0) != 0
+        bpf_l4_csum_replace(skb.0, checksum, old as u64, new as u64, (flags | 2) as u64) == 0
+            && bpf_skb_store_bytes(skb.0.cast(), offset, (&raw const new).cast(), 2, 0) == 0
     }
 }
 
@@ -175,7 +146,7 @@ pub fn replace_quoted(skb: Skb, s: &mut Scratch) -> bool {
         header6(skb, &old, &new, quoted, side, checksum, 0)
             && (!outer || header6(skb, &old, &new, ETHERNET, side ^ 1, checksum, pseudo))
     };
-    replaced && quoted_port(skb, old_port, new_port, u32::from(s.packet.quoted_transport) + 2 * side, checksum)
+    replaced && replace_port(skb, old_port, new_port, u32::from(s.packet.quoted_transport) + 2 * side, checksum, 0)
 }
 
 /// `side` is 0 for the source and 1 for the destination.
@@ -203,16 +174,7 @@ fn header6(
         let difference =
             bpf_csum_diff((&raw const old.0).cast_mut().cast(), 16, (&raw const new.0).cast_mut().cast(), 16, 0);
         difference >= 0
-            && bpf_l4_csum_replace(skb.0, checksum, 0, difference as u64, flags) == 0
+            && (checksum == ABSENT || bpf_l4_csum_replace(skb.0, checksum, 0, difference as u64, flags) == 0)
             && bpf_skb_store_bytes(skb.0.cast(), header + 8 + 16 * side, (&raw const new.0).cast(), 16, 0) == 0
-    }
-}
-
-#[inline(always)]
-fn quoted_port(skb: Skb, old: u16, new: u16, offset: u32, checksum: u32) -> bool {
-    // SAFETY: helpers that check every offset themselves.
-    unsafe {
-        bpf_l4_csum_replace(skb.0, checksum, old as u64, new as u64, 2) == 0
-            && bpf_skb_store_bytes(skb.0.cast(), offset, (&raw const new).cast(), 2, 0) == 0
     }
 }

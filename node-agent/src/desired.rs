@@ -12,6 +12,8 @@ mod rules;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+pub(crate) use cidrs::NOBODY;
+
 use weir_abi::address::{Address, AddressValue, UNKNOWN_IDENTITY, address_flags};
 use weir_abi::policy::number_space;
 use weir_abi::workload::{NO_POLICY_SET, Workload, workload_flags};
@@ -84,7 +86,7 @@ pub fn desired(inputs: &Inputs<'_>, actual: &Contents) -> Result<Desired, TooMan
         ..Contents::default()
     };
     let layouts = policy_sets::lay_out(resolved, &rules.by_cause, &tables, &cidrs);
-    let sets = policy_sets::number(&layouts, &contents, actual);
+    let sets = policy_sets::number(&layouts, &users(inputs), &contents, actual);
     contents.policy = policy_sets::entries(&layouts, &sets);
     contents.workloads = workloads(inputs, &sets);
     (contents.services, contents.backends) = backends::place(inputs.services, actual);
@@ -110,6 +112,24 @@ fn addresses(inputs: &Inputs<'_>) -> BTreeMap<Address, AddressValue> {
     addresses
 }
 
+/// The addresses of pods, and the resolved set of each.
+fn users(inputs: &Inputs<'_>) -> BTreeMap<Address, Option<usize>> {
+    let users = inputs.pods.iter().flat_map(|(id, pod)| {
+        let set = inputs.plan.resolved.pods.get(id).copied();
+        owned_addresses(inputs.plan, id, pod).map(move |address| (address, set))
+    });
+    users.collect()
+}
+
+/// An address that somebody else owns would let the pod speak for them.
+fn owned_addresses(plan: &Plan, id: &PodId, pod: &LocalPod) -> impl Iterator<Item = Address> {
+    let owned = pod
+        .addresses
+        .iter()
+        .filter(move |ip| matches!(plan.addresses.get(ip), Some(Owner::Pod(owner)) if owner == id));
+    owned.map(|ip| Address::from_ip(*ip))
+}
+
 fn workloads(inputs: &Inputs<'_>, sets: &[policy_sets::SetNumber]) -> BTreeMap<Address, Workload> {
     let plan = inputs.plan;
     let mut workloads = BTreeMap::new();
@@ -130,12 +150,7 @@ fn workloads(inputs: &Inputs<'_>, sets: &[policy_sets::SetNumber]) -> BTreeMap<A
             host_mac: pod.interface.host_mac.0,
             log_allow_every: pod.log.allow_every,
         };
-        for ip in &pod.addresses {
-            // An address that somebody else owns would let this pod speak for them.
-            if matches!(plan.addresses.get(ip), Some(Owner::Pod(owner)) if owner == id) {
-                workloads.insert(Address::from_ip(*ip), workload);
-            }
-        }
+        workloads.extend(owned_addresses(plan, id, pod).map(|address| (address, workload)));
     }
     workloads
 }

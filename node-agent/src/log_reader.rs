@@ -1,7 +1,7 @@
 //! The thread between the ring buffer and the policy log.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -39,19 +39,30 @@ struct Shared {
     names: Mutex<Arc<Names>>,
     settings: Mutex<LogSettings>,
     counts: Mutex<SinkCounts>,
+    kernel_lost: AtomicU64,
 }
 
 impl LogReader {
+    /// `kernel_lost`: see [`set_kernel_lost`](Self::set_kernel_lost).
+    ///
     /// # Errors
     ///
     /// If a thread cannot be started.
-    pub fn start(ring: Ring, settings: LogSettings, names: Names, metrics: Arc<Metrics>) -> Result<Self> {
-        let writer = Writer::start(&settings, &names.node_name)?;
+    pub fn start(
+        ring: Ring,
+        settings: LogSettings,
+        names: Names,
+        metrics: Arc<Metrics>,
+        kernel_lost: u64,
+    ) -> Result<Self> {
+        let pipeline = Pipeline::new(settings.aggregate, settings.records_per_second);
+        let writer = Writer::start(&settings, &names.node_name, pipeline)?;
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             names: Mutex::new(Arc::new(names)),
             settings: Mutex::new(settings),
             counts: Mutex::new(SinkCounts::default()),
+            kernel_lost: AtomicU64::new(kernel_lost),
         });
         let reader = Reader { ring, writer, shared: Arc::clone(&shared), metrics, start: Instant::now() };
         let thread = std::thread::Builder::new()
@@ -67,6 +78,11 @@ impl LogReader {
 
     pub fn set_settings(&self, settings: LogSettings) {
         *locked(&self.shared.settings) = settings;
+    }
+
+    /// Tells how many records the kernel could not write, over all rules.
+    pub fn set_kernel_lost(&self, total: u64) {
+        self.shared.kernel_lost.store(total, Ordering::Relaxed);
     }
 
     /// Lines written and records lost by the sinks so far.
@@ -112,7 +128,9 @@ impl Reader {
         let settings = locked(&self.shared.settings).clone();
         if settings != self.writer.settings {
             let node_name = locked(&self.shared.names).node_name.clone();
-            match Writer::start(&settings, &node_name) {
+            let pipeline =
+                self.writer.pipeline.with_settings(settings.aggregate, settings.records_per_second);
+            match Writer::start(&settings, &node_name, pipeline) {
                 Ok(mut next) => {
                     next.earlier = self.writer.close();
                     self.writer = next;
@@ -130,6 +148,8 @@ impl Reader {
             let outcome = writer.pipeline.take(now, bytes, &names);
             writer.write(outcome, metrics);
         });
+        let losses = writer.pipeline.kernel_lost(self.shared.kernel_lost.load(Ordering::Relaxed));
+        writer.write(Outcome { losses, ..Outcome::default() }, metrics);
         let outcome = writer.pipeline.tick(now);
         writer.write(outcome, metrics);
     }
@@ -145,11 +165,11 @@ struct Writer {
 }
 
 impl Writer {
-    fn start(settings: &LogSettings, node_name: &str) -> Result<Self> {
+    fn start(settings: &LogSettings, node_name: &str, pipeline: Pipeline) -> Result<Self> {
         let sink = SinkSettings::new(settings.file.clone(), node_name.to_owned());
         Ok(Self {
             settings: settings.clone(),
-            pipeline: Pipeline::new(settings.aggregate, settings.records_per_second),
+            pipeline,
             sink: Sink::start(sink).context("starting the thread that writes the policy log")?,
             earlier: SinkCounts::default(),
         })

@@ -20,7 +20,6 @@ pub struct NodeLinks {
 #[derive(Debug, Clone)]
 struct Link {
     wanted: PodLink,
-    interface: PodInterface,
     open: bool,
 }
 
@@ -42,7 +41,7 @@ impl NodeLinks {
                 Ok(interface) => {
                     self.told.remove(&pod.id);
                     let open = self.ready.get(&pod.id).is_some_and(|link| link.open && link.wanted == wanted);
-                    self.ready.insert(pod.id.clone(), Link { wanted, interface, open });
+                    self.ready.insert(pod.id.clone(), Link { wanted, open });
                     interfaces.insert(pod.id.clone(), interface);
                 }
                 Err(error) => self.tell(&pod.id, "cannot connect the pod; it has no network", &error),

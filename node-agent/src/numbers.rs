@@ -12,6 +12,9 @@ use weir_abi::policy::{NumberKey, NumberValue};
 /// cryptographic hash.
 pub type Digest = [u64; 2];
 
+/// From here on identity numbers are names that peers have for the time of a transition; no identity is given one.
+pub const FIRST_PASSING_IDENTITY: u32 = 1 << 30;
+
 /// Digest of a sequence of texts. Their boundaries count: `["ab", "c"]` is not `["a", "bc"]`.
 pub fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> Digest {
     let mut hash = Sha256::new();

@@ -13,7 +13,7 @@ use weir_policy::snapshot::{PodId, Snapshot};
 use weir_policy::span::{selects_nothing, spans};
 use weir_policy::{lower, resolve};
 
-use crate::numbers::{Digest, assign, digest};
+use crate::numbers::{Digest, FIRST_PASSING_IDENTITY, assign, digest};
 
 /// Everything that is known before an interface or a map is looked at.
 #[derive(Debug, Clone, Default)]
@@ -50,7 +50,7 @@ pub fn plan(snapshot: &Snapshot, node: &str, existing: &BTreeMap<NumberKey, Numb
     let wanted: BTreeSet<Digest> = distinct.values().copied().collect();
     // There are fewer pods than numbers.
     let identity_numbers =
-        assign(existing, number_space::IDENTITY, &wanted, HIGHEST_IDENTITY).unwrap_or_default();
+        assign(existing, number_space::IDENTITY, &wanted, FIRST_PASSING_IDENTITY - 1).unwrap_or_default();
     let number = |key: &IdentityKey| identity_numbers[&distinct[key]];
     let identities = distinct.keys().map(|key| ((*key).clone(), number(key))).collect();
     let is_local = |id: &PodId| snapshot.pods.get(id).is_some_and(|pod| pod.node == node);
@@ -68,9 +68,6 @@ pub fn plan(snapshot: &Snapshot, node: &str, existing: &BTreeMap<NumberKey, Numb
         identity_numbers,
     }
 }
-
-/// The highest bit of a peer says that it is a CIDR.
-const HIGHEST_IDENTITY: u32 = (1 << 31) - 1;
 
 fn identity_digest(key: &IdentityKey) -> Digest {
     let mut parts = vec![key.namespace.clone()];

@@ -18,7 +18,7 @@ use crate::args::Standalone;
 use crate::clock;
 use crate::desired::LocalPod;
 use crate::flow::names::Names;
-use crate::kernel::{AttachBy, Capacities, Config, Wanted};
+use crate::kernel::{AttachBy, Capacities, Config, OBJECT, Wanted};
 use crate::log_reader::LogReader;
 use crate::log_settings::log_settings;
 use crate::log_wishes::log_wishes;
@@ -35,11 +35,8 @@ use crate::workloads::prepare_node;
 
 /// Records a second and CPU that the programs may write. The log's own budget comes after denials were folded.
 const KERNEL_LOG_BUDGET: u32 = 20_000;
-/// How often entries of flows that are over are removed.
-const FLOW_SWEEP: Duration = Duration::from_secs(5);
-
-/// The object with the programs.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir"));
+/// How often flows that are over are removed, and losses told.
+const SWEEP: Duration = Duration::from_secs(2);
 
 /// Runs until it is told to end. What is in the kernel goes on without it.
 ///
@@ -53,7 +50,7 @@ pub async fn run(args: Standalone) -> Result<()> {
         .context("watching the directory of manifests")?;
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut sweep = tokio::time::interval(FLOW_SWEEP);
+    let mut sweep = tokio::time::interval(SWEEP);
     agent.reconcile().await;
     loop {
         tokio::select! {
@@ -100,7 +97,8 @@ impl Agent {
         let (settings, _) = log_settings(&BTreeMap::new(), args.flow_log.as_deref());
         let no_names = Names { node_name: args.node_name.clone(), ..Names::default() };
         let ring = programming.kernel.ring()?;
-        let log = LogReader::start(ring, settings, no_names, Arc::clone(&metrics))?;
+        let kernel_lost = kernel_lost(&programming)?;
+        let log = LogReader::start(ring, settings, no_names, Arc::clone(&metrics), kernel_lost)?;
         let agent = Self {
             manifests: Manifests::new(&args.manifests),
             links: NodeLinks::default(),
@@ -208,13 +206,23 @@ impl Agent {
         }
     }
 
+    /// What is done from time to time.
     fn sweep(&self) {
         locked(&self.scraped).log = self.log.counts();
+        match kernel_lost(&locked(&self.programming)) {
+            Ok(total) => self.log.set_kernel_lost(total),
+            Err(error) => warn!(%error, "cannot read how many records were lost"),
+        }
         let swept = clock::units().and_then(|now| Ok(locked(&self.programming).kernel.expire_flows(now)?));
         if let Err(error) = swept {
             warn!(%error, "cannot remove flows that are over");
         }
     }
+}
+
+/// Records that the programs could not write, over all rules.
+fn kernel_lost(programming: &Programming) -> Result<u64> {
+    Ok(programming.kernel.rule_counts()?.values().map(|count| count.lost).sum())
 }
 
 /// Programs before policy: what they do not know they drop.

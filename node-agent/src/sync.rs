@@ -13,6 +13,9 @@ use crate::transition::{Step, transition};
 #[derive(Debug, Default)]
 pub struct Sync {
     actual: Option<Contents>,
+    /// Whether every connection that was decided before the last change of the maps is decided anew. Whoever wrote
+    /// part of a change and stopped has not seen to that.
+    settled: bool,
 }
 
 /// What one synchronisation did.
@@ -42,8 +45,12 @@ impl Sync {
     ///
     /// If a write fails. What was written stays, in an order in which it can.
     pub fn apply(&mut self, maps: &mut impl Maps, desired: Contents) -> io::Result<Written> {
-        let steps = transition(self.actual(maps)?, &desired);
+        let mut steps = transition(self.actual(maps)?, &desired);
+        if !self.settled && !steps.contains(&Step::RaiseRevision) {
+            steps.push(Step::RaiseRevision);
+        }
         self.actual = None;
+        self.settled = false;
         let mut written = Written::default();
         for step in &steps {
             perform(maps, step)?;
@@ -53,12 +60,14 @@ impl Sync {
         }
         written.revision = maps.control()?.revision;
         self.actual = Some(desired);
+        self.settled = true;
         Ok(written)
     }
 
     /// Forgets what the maps hold: somebody else may have changed them.
     pub fn forget(&mut self) {
         self.actual = None;
+        self.settled = false;
     }
 }
 

@@ -1,18 +1,23 @@
 //! From what the maps hold to what they should hold, in the one safe order.
 //!
-//! After every single step, each pod is under one whole policy, the old one or the new one; an address is never taken
-//! for somebody whom the policy in force does not know, where it knew the address before; and nothing that a Service
-//! or an entry points to is missing. If the agent dies between two steps, that state stays, and the next one goes on
-//! from there.
+//! After every single entry, each pod is under one whole policy, the old one or the new one, which says of every peer
+//! what it says before or after all the steps, for the same cause; a pod that comes is under the new policy and one
+//! that goes under the old one; and nothing that a Service or an entry points to is missing. If the agent dies on the
+//! way, that state stays, and the next one goes on from there. The two ends of a connection change one after the
+//! other, as they do on two nodes.
+
+mod passing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_abi::address::{Address, AddressValue, CidrKey, UNKNOWN_IDENTITY};
-use weir_abi::policy::{CIDR_PEER, NumberKey, NumberValue, PolicyKey, PolicyValue, PortKey, PortValue};
+use weir_abi::address::{Address, AddressValue, CidrKey};
+use weir_abi::policy::{NumberKey, NumberValue, PolicyKey, PolicyValue, PortKey, PortValue};
 use weir_abi::service::{Backend, ServiceKey, ServiceValue};
 use weir_abi::workload::Workload;
 
 use crate::contents::Contents;
+use crate::desired::NOBODY;
+use passing::Passing;
 
 /// One step. Each goes to one map; a step of many entries may stop half-way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,36 +47,46 @@ pub enum Step {
 /// `desired` must have been chosen with this `actual` in view, as [`desired`](crate::desired::desired) does.
 #[must_use]
 pub fn transition(actual: &Contents, desired: &Contents) -> Vec<Step> {
-    let passing = passing_entries(actual, desired);
-    let (moved, arrived) = split(actual, desired);
+    let passing = Passing::between(actual, desired);
+    let addresses = passing_addresses(&passing, actual, desired);
+    let named = passing_workloads(&passing, actual, desired, |old, _| *old);
+    let under_new_policies = passing_workloads(&passing, actual, desired, |_, new| *new);
+    let present: BTreeMap<Address, Workload> = with_desired(&under_new_policies, &desired.workloads);
+    let cidrs = CidrChanges::between(&actual.cidrs, &desired.cidrs);
     let mut steps = vec![
         // What others point to.
         Step::WriteNumbers(changed(&actual.numbers, &desired.numbers)),
         Step::WritePorts(changed(&actual.ports, &desired.ports)),
         Step::WriteBackends(changed(&actual.backends, &desired.backends)),
         Step::WritePolicy(changed(&actual.policy, &desired.policy)),
-        Step::WritePolicy(passing.iter().map(|(key, value)| (*key, *value)).collect()),
-        // Who is who: under the old policies first, which `passing` has taught the new names.
-        Step::WriteAddresses(moved),
-        Step::WriteWorkloads(renamed(&actual.workloads, &desired.workloads)),
-        Step::WriteCidrs(changed(&actual.cidrs, &desired.cidrs)),
+        Step::WritePolicy(changed(&actual.policy, &passing.entries)),
+        // A pod that goes is closed before anything else changes, and the others know it as before.
+        Step::DeleteWorkloads(removed(&actual.workloads, &desired.workloads)),
+        // Who is who: under the old policies first, which know the names in passing.
+        Step::WriteAddresses(changed(&actual.addresses, &addresses)),
+        Step::DeleteAddresses(removed(&actual.addresses, &addresses)),
+        Step::WriteWorkloads(changed(&actual.workloads, &named)),
+        Step::WriteCidrs(cidrs.early),
         // Pod by pod, the new policies.
-        Step::WriteWorkloads(replaced(&actual.workloads, &desired.workloads)),
-        // Who was not there before: known as a peer, then let in.
-        Step::WriteAddresses(arrived),
-        Step::WriteWorkloads(added(&actual.workloads, &desired.workloads)),
+        Step::WriteWorkloads(changed(&named, &under_new_policies)),
+        // What only the old policies knew, and names that were for the passage only.
+        Step::WriteCidrs(cidrs.late),
+        Step::DeleteCidrs(removed(&actual.cidrs, &desired.cidrs)),
+        Step::WriteAddresses(changed(&addresses, &desired.addresses)),
+        Step::DeleteAddresses(removed(&addresses, &desired.addresses)),
+        Step::WriteWorkloads(changed(&under_new_policies, &present)),
+        // Pods that come are let in when everybody knows them and nothing is in passing.
+        Step::WriteWorkloads(changed(&present, &desired.workloads)),
         Step::WriteServices(changed(&actual.services, &desired.services)),
         Step::DeleteServices(removed(&actual.services, &desired.services)),
-        Step::DeleteWorkloads(removed(&actual.workloads, &desired.workloads)),
-        Step::DeleteAddresses(removed(&actual.addresses, &desired.addresses)),
-        Step::DeleteCidrs(removed(&actual.cidrs, &desired.cidrs)),
     ];
     steps.retain(|step| !step.is_empty());
     if steps.iter().any(Step::changes_decisions) {
         steps.push(Step::RaiseRevision);
     }
     let mut policy = removed(&actual.policy, &desired.policy);
-    policy.extend(passing.keys().filter(|key| !desired.policy.contains_key(key)));
+    let in_passing = passing.entries.keys().filter(|key| !actual.policy.contains_key(key));
+    policy.extend(in_passing.filter(|key| !desired.policy.contains_key(key)));
     let cleaning = [
         // What nobody points to any more.
         Step::DeletePolicy(policy),
@@ -81,6 +96,15 @@ pub fn transition(actual: &Contents, desired: &Contents) -> Vec<Step> {
     ];
     steps.extend(cleaning.into_iter().filter(|step| !step.is_empty()));
     steps
+}
+
+/// How many policy entries the map holds at most on the way.
+#[must_use]
+pub fn most_policy_entries(actual: &Contents, desired: &Contents) -> usize {
+    let passing = Passing::between(actual, desired);
+    let keys: BTreeSet<&PolicyKey> =
+        actual.policy.keys().chain(desired.policy.keys()).chain(passing.entries.keys()).collect();
+    keys.len()
 }
 
 impl Step {
@@ -137,93 +161,59 @@ impl Step {
     }
 }
 
-/// Entries by which the policies that are about to go know the peers that are about to come under new names: what
-/// held under the old name holds under the new one.
-fn passing_entries(actual: &Contents, desired: &Contents) -> BTreeMap<PolicyKey, PolicyValue> {
-    let staying: BTreeSet<u32> = desired.policy.keys().map(|key| key.side).collect();
-    let going: BTreeSet<u32> =
-        actual.policy.keys().map(|key| key.side).filter(|side| !staying.contains(side)).collect();
-    let mut entries = BTreeMap::new();
-    if going.is_empty() {
-        return entries;
-    }
-    for (old, new) in renames(actual, desired) {
-        for side in &going {
-            let key = PolicyKey { side: *side, peer: new };
-            if !actual.policy.contains_key(&key)
-                && let Some(value) = actual.policy.get(&PolicyKey { side: *side, peer: old })
-            {
-                entries.insert(key, *value);
-            }
-        }
-    }
-    entries
-}
-
-/// Peers and what they will be called.
-fn renames(actual: &Contents, desired: &Contents) -> BTreeSet<(u32, u32)> {
-    let addresses = actual.addresses.iter().filter_map(|(address, value)| {
-        Some((value.identity, desired.addresses.get(address)?.identity))
-    });
-    let workloads = actual.workloads.iter().filter_map(|(address, value)| {
-        Some((value.identity, desired.workloads.get(address)?.identity))
-    });
-    let cidrs = desired.cidrs.iter().filter(|(key, _)| !actual.cidrs.contains_key(*key)).filter_map(
-        |(key, number)| Some((CIDR_PEER | longest_around(&actual.cidrs, *key)?, CIDR_PEER | number)),
-    );
-    addresses
-        .chain(workloads)
-        .chain(cidrs)
-        .filter(|(old, new)| old != new && *old != UNKNOWN_IDENTITY && *new != UNKNOWN_IDENTITY)
-        .collect()
-}
-
-/// The number of the longest CIDR that contains `key`, itself excepted.
-fn longest_around(cidrs: &BTreeMap<CidrKey, u32>, key: CidrKey) -> Option<u32> {
-    let address = u128::from_be_bytes(Address(key.address).octets());
-    (0..key.prefix_len).rev().find_map(|prefix_len| {
-        let mask = u128::MAX.checked_shl(128 - prefix_len).unwrap_or(0);
-        let octets = (address & mask).to_be_bytes();
-        cidrs.get(&CidrKey { prefix_len, address: Address::from_octets(octets).0 }).copied()
-    })
-}
-
-type Entries<K, V> = Vec<(K, V)>;
-
-/// Addresses that change hands, and those that had no owner.
-fn split(
+/// Who has each address while pods change their policies.
+fn passing_addresses(
+    passing: &Passing,
     actual: &Contents,
     desired: &Contents,
-) -> (Entries<Address, AddressValue>, Entries<Address, AddressValue>) {
-    changed(&actual.addresses, &desired.addresses)
-        .into_iter()
-        .partition(|(address, _)| actual.addresses.contains_key(address))
-}
-
-/// Workloads that are there, under their new identity and everything else as before.
-fn renamed(
-    actual: &BTreeMap<Address, Workload>,
-    desired: &BTreeMap<Address, Workload>,
-) -> Entries<Address, Workload> {
-    let renamed = actual.iter().filter_map(|(address, old)| {
-        let identity = desired.get(address)?.identity;
-        (identity != old.identity).then_some((*address, Workload { identity, ..*old }))
+) -> BTreeMap<Address, AddressValue> {
+    let addresses: BTreeSet<&Address> = actual.addresses.keys().chain(desired.addresses.keys()).collect();
+    let owned = addresses.into_iter().filter_map(|address| {
+        let value = passing.address(actual.addresses.get(address), desired.addresses.get(address))?;
+        Some((*address, value))
     });
-    renamed.collect()
+    owned.collect()
 }
 
-fn replaced<K: Copy + Ord, V: Copy + Eq>(
-    actual: &BTreeMap<K, V>,
-    desired: &BTreeMap<K, V>,
-) -> Entries<K, V> {
-    changed(actual, desired).into_iter().filter(|(key, _)| actual.contains_key(key)).collect()
+/// The pods that stay, under their names in passing and the policy that `choose` takes of the old and the new one.
+fn passing_workloads(
+    passing: &Passing,
+    actual: &Contents,
+    desired: &Contents,
+    choose: impl Fn(&Workload, &Workload) -> Workload,
+) -> BTreeMap<Address, Workload> {
+    let staying = actual.workloads.iter().filter_map(|(address, old)| {
+        let new = desired.workloads.get(address)?;
+        Some((*address, passing.workload(&choose(old, new), old, new)))
+    });
+    staying.collect()
 }
 
-fn added<K: Copy + Ord, V: Copy + Eq>(actual: &BTreeMap<K, V>, desired: &BTreeMap<K, V>) -> Entries<K, V> {
-    changed(actual, desired).into_iter().filter(|(key, _)| !actual.contains_key(key)).collect()
+/// The same keys with the values that are desired.
+fn with_desired<K: Copy + Ord, V: Copy>(keys: &BTreeMap<K, V>, desired: &BTreeMap<K, V>) -> BTreeMap<K, V> {
+    let kept = desired.iter().filter(|(key, _)| keys.contains_key(key));
+    kept.map(|(key, value)| (*key, *value)).collect()
 }
 
-fn changed<K: Copy + Ord, V: Copy + Eq>(actual: &BTreeMap<K, V>, desired: &BTreeMap<K, V>) -> Entries<K, V> {
+/// CIDRs to write before pods change their policies, and after.
+struct CidrChanges {
+    early: Vec<(CidrKey, u32)>,
+    late: Vec<(CidrKey, u32)>,
+}
+
+impl CidrChanges {
+    /// Longer ones are written before and deleted after those around them, so that an address is never taken for one
+    /// of a CIDR that it is in neither before nor after. A CIDR that no rule names any more stands for nobody.
+    fn between(actual: &BTreeMap<CidrKey, u32>, desired: &BTreeMap<CidrKey, u32>) -> Self {
+        let (late, mut early): (Vec<_>, Vec<_>) = changed(actual, desired)
+            .into_iter()
+            .partition(|(key, number)| *number == NOBODY && actual.contains_key(key));
+        early.reverse();
+        Self { early, late }
+    }
+}
+
+fn changed<K: Copy + Ord, V: Copy + Eq>(actual: &BTreeMap<K, V>, desired: &BTreeMap<K, V>) -> Vec<(K, V)> {
     let changed = desired.iter().filter(|(key, value)| actual.get(key) != Some(value));
     changed.map(|(key, value)| (*key, *value)).collect()
 }

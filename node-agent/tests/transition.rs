@@ -109,7 +109,7 @@ fn config(cases: u32) -> ProptestConfig {
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(
             "proptest-regressions/transition.txt",
         ))),
-        max_shrink_iters: 2_000,
+        max_shrink_iters: 100,
         ..ProptestConfig::default()
     }
 }

@@ -37,6 +37,21 @@ pub(super) struct WeirNode {
     pub(super) agent: Agent,
 }
 
+/// Of the server's connections, as the agent counts them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Logged {
+    pub(super) connections: f64,
+    pub(super) written: f64,
+    lost: f64,
+}
+
+impl Logged {
+    /// Whether every connection is accounted for.
+    pub(super) fn is_complete(&self) -> bool {
+        self.written + self.lost >= self.connections
+    }
+}
+
 impl WeirNode {
     /// Returns when the load is in the kernel.
     pub(super) fn start(testbed: &Testbed, name: &str, load: &Load) -> Result<WeirNode> {
@@ -109,6 +124,15 @@ impl WeirNode {
             }
             sleep(Duration::from_millis(500));
         }
+    }
+
+    pub(super) fn logged(&self) -> Result<Logged> {
+        let metric = |name, label: &str| self.agent.metric(name, &[label]);
+        Ok(Logged {
+            connections: metric("weir_rule_connections_allowed_total", "name=\"server\"")?,
+            written: metric("weir_flow_records_total", "disposition=\"allow\"")?,
+            lost: self.agent.metric("weir_flow_records_lost_total", &[])?,
+        })
     }
 
     /// A policy that lets everybody in would cost little.

@@ -15,7 +15,7 @@ pub(super) struct Cidrs {
 }
 
 /// Stands for "no CIDR that a rule names": no policy entry has it.
-pub(super) const NOBODY: u32 = 0;
+pub(crate) const NOBODY: u32 = 0;
 
 /// The IPv4 addresses, as they stand in the trie.
 const ALL_V4: CidrKey = CidrKey { prefix_len: 96, address: [0, 0, Address::MAPPED, 0] };

@@ -1,12 +1,17 @@
 //! Policy sets: their entries and numbers.
 //!
 //! A set that is in use changes under its number only where no packet can tell: by entries of peers that no address
-//! has yet (written before the addresses), or that no address has any more (removed after them). Every other change
-//! makes a new set, whose entries are all there before the first pod is given it. So at each moment a pod has one
-//! whole policy, the old one or the new one.
+//! has yet (written before the addresses), or that no address has any more (removed after them), and not by both
+//! identities and CIDRs, which no address changes at once. Every other change makes a new set, whose entries are all
+//! there before the first pod is given it. So at each moment a pod has one whole policy, the old one or the new one.
+//!
+//! A set that some pod leaves is entered by no other, and the one that stays the same for those who stay: while peers
+//! change their names it must know them as before, and one that is entered as after
+//! (see [`transition`](crate::transition)).
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use weir_abi::address::{Address, AddressValue, UNKNOWN_IDENTITY};
 use weir_abi::policy::{ANY_PEER, CIDR_PEER, EGRESS, INGRESS, PolicyKey, PolicyValue, side};
 use weir_abi::workload::workload_flags;
 use weir_policy::resolved::{Entry, PolicySet, Resolved, Side};
@@ -70,25 +75,38 @@ fn add_side(
     );
 }
 
-/// Chooses a number for each layout. `desired` has the addresses and CIDRs that will be.
-pub(super) fn number(layouts: &[Layout], desired: &Contents, actual: &Contents) -> Vec<SetNumber> {
+/// Chooses a number for each layout. `users` are the pods' addresses and the index of each one's layout; `desired` has
+/// the addresses and CIDRs that will be.
+pub(super) fn number(
+    layouts: &[Layout],
+    users: &BTreeMap<Address, Option<usize>>,
+    desired: &Contents,
+    actual: &Contents,
+) -> Vec<SetNumber> {
     let existing = existing(actual);
-    let (before, after) = (peers_in_use(actual), peers_in_use(desired));
+    let peers = Peers::between(actual, desired);
+    let moves = Moves::between(actual, users);
     let mut free = (1..).filter(|number| !existing.contains_key(number));
     let mut claimed = BTreeSet::new();
     let mut numbers = vec![None; layouts.len()];
     let exact: BTreeMap<&BTreeMap<Place, PolicyValue>, u32> =
         existing.iter().map(|(number, entries)| (entries, *number)).collect();
-    for (layout, number) in layouts.iter().zip(&mut numbers) {
-        *number = exact.get(&layout.entries).copied().filter(|number| claimed.insert(*number));
+    for ((index, layout), number) in layouts.iter().enumerate().zip(&mut numbers) {
+        *number = exact
+            .get(&layout.entries)
+            .copied()
+            .filter(|number| !(moves.some_leave(*number, index) && moves.some_enter(*number, index)))
+            .filter(|number| claimed.insert(*number));
     }
-    for (layout, number) in layouts.iter().zip(&mut numbers) {
+    for ((index, layout), number) in layouts.iter().enumerate().zip(&mut numbers) {
         if number.is_none() {
             *number = existing
                 .iter()
-                .find(|(number, entries)| {
-                    !claimed.contains(*number) && is_unseen(entries, &layout.entries, &before, &after)
+                .filter(|(number, _)| !claimed.contains(*number))
+                .filter(|(number, _)| {
+                    !moves.some_leave(**number, index) && !moves.some_enter(**number, index)
                 })
+                .find(|(_, entries)| is_unseen(entries, &layout.entries, &peers))
                 .map(|(number, _)| *number);
             claimed.extend(*number);
         }
@@ -120,6 +138,68 @@ fn existing(actual: &Contents) -> BTreeMap<u32, BTreeMap<Place, PolicyValue>> {
     sets
 }
 
+/// Pods that stay, by the set that they have and by the layout that they will have.
+struct Moves {
+    had: BTreeMap<u32, BTreeSet<Address>>,
+    will_have: BTreeMap<usize, BTreeSet<Address>>,
+}
+
+impl Moves {
+    fn between(actual: &Contents, users: &BTreeMap<Address, Option<usize>>) -> Self {
+        let mut moves = Self { had: BTreeMap::new(), will_have: BTreeMap::new() };
+        for (address, workload) in &actual.workloads {
+            let Some(layout) = users.get(address) else { continue };
+            moves.had.entry(workload.policy_set).or_default().insert(*address);
+            if let Some(layout) = layout {
+                moves.will_have.entry(*layout).or_default().insert(*address);
+            }
+        }
+        moves
+    }
+
+    /// If the layout gets the number.
+    fn some_leave(&self, number: u32, layout: usize) -> bool {
+        !is_subset(self.had.get(&number), self.will_have.get(&layout))
+    }
+
+    /// If the layout gets the number.
+    fn some_enter(&self, number: u32, layout: usize) -> bool {
+        !is_subset(self.will_have.get(&layout), self.had.get(&number))
+    }
+}
+
+fn is_subset(one: Option<&BTreeSet<Address>>, other: Option<&BTreeSet<Address>>) -> bool {
+    one.is_none_or(|one| other.map_or(one.is_empty(), |other| one.is_subset(other)))
+}
+
+/// Who can be met before and after.
+struct Peers {
+    before: BTreeSet<u32>,
+    after: BTreeSet<u32>,
+    /// Whether some address gets another identity.
+    some_are_renamed: bool,
+}
+
+impl Peers {
+    fn between(actual: &Contents, desired: &Contents) -> Self {
+        Self {
+            before: peers_in_use(actual),
+            after: peers_in_use(desired),
+            some_are_renamed: some_are_renamed(actual, &desired.addresses),
+        }
+    }
+}
+
+fn some_are_renamed(actual: &Contents, desired: &BTreeMap<Address, AddressValue>) -> bool {
+    let identity = |addresses: &BTreeMap<Address, AddressValue>, address| {
+        addresses.get(address).map_or(UNKNOWN_IDENTITY, |value| value.identity)
+    };
+    let mut addresses = actual.addresses.keys().chain(desired.keys());
+    let mut workloads = actual.workloads.iter().filter(|(address, _)| desired.contains_key(address));
+    addresses.any(|address| identity(&actual.addresses, address) != identity(desired, address))
+        || workloads.any(|(address, workload)| workload.identity != identity(desired, address))
+}
+
 /// Identities that some address has, and CIDRs that are in the trie.
 fn peers_in_use(contents: &Contents) -> BTreeSet<u32> {
     let identities = contents.addresses.values().map(|value| value.identity);
@@ -131,14 +211,13 @@ fn peers_in_use(contents: &Contents) -> BTreeSet<u32> {
 fn is_unseen(
     from: &BTreeMap<Place, PolicyValue>,
     to: &BTreeMap<Place, PolicyValue>,
-    before: &BTreeSet<u32>,
-    after: &BTreeSet<u32>,
+    peers: &Peers,
 ) -> bool {
-    let shared = |(_, peer): &Place| *peer == ANY_PEER;
-    let written = to.iter().filter(|(place, value)| from.get(place) != Some(value));
-    let removed = from.keys().filter(|place| !to.contains_key(place));
-    let mut some_stay = from.keys().filter(|place| to.contains_key(place)).peekable();
-    some_stay.peek().is_some()
-        && written.clone().all(|(place, _)| !shared(place) && !before.contains(&place.1))
-        && removed.clone().all(|place| !shared(place) && !after.contains(&place.1))
+    let written = to.iter().filter(|(place, value)| from.get(place) != Some(value)).map(|(place, _)| place.1);
+    let removed = from.keys().filter(|place| !to.contains_key(place)).map(|place| place.1);
+    let is_cidr = |peer: u32| peer & CIDR_PEER != 0;
+    from.keys().any(|place| to.contains_key(place))
+        && written.clone().all(|peer| peer != ANY_PEER && !peers.before.contains(&peer))
+        && removed.clone().all(|peer| peer != ANY_PEER && !peers.after.contains(&peer))
+        && !(peers.some_are_renamed && written.chain(removed).any(is_cidr))
 }

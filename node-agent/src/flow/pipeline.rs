@@ -59,6 +59,16 @@ impl Pipeline {
         }
     }
 
+    /// A pipeline with other settings that knows of losses what this one knows. What waits here stays here.
+    #[must_use]
+    pub fn with_settings(&self, aggregate: AggregateSettings, records_per_second: u32) -> Self {
+        Self {
+            sequences: self.sequences.clone(),
+            kernel_losses: self.kernel_losses.clone(),
+            ..Self::new(aggregate, records_per_second)
+        }
+    }
+
     /// Takes one raw record.
     pub fn take(&mut self, now: u64, bytes: &[u8], names: &Names) -> Outcome {
         let mut outcome = Outcome::default();

@@ -13,6 +13,7 @@ use weir_abi::policy::{ANY_PEER, CIDR_PEER, EGRESS, INGRESS, PolicyKey, PolicyVa
 use weir_abi::workload::{NO_POLICY_SET, Workload};
 
 use crate::contents::Contents;
+use crate::desired::NOBODY;
 use crate::numbers::FIRST_PASSING_IDENTITY;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,17 +69,13 @@ impl Passing {
 
     /// An address moves from one CIDR to another when one comes or goes between the two.
     fn add_cidrs(&mut self, sets: &Sets, actual: &Contents, desired: &Contents) {
-        for (key, number) in &desired.cidrs {
-            if actual.cidrs.get(key) != Some(number) {
-                let old = at_or_around(&actual.cidrs, *key);
-                self.repeat(&actual.policy, &sets.left, old, *number);
-            }
+        for (key, number) in difference(&actual.cidrs, &desired.cidrs) {
+            let old = at_or_around(&actual.cidrs, key);
+            self.repeat(&actual.policy, &sets.left, old, number);
         }
-        for (key, number) in &actual.cidrs {
-            if desired.cidrs.get(key) != Some(number) {
-                let new = at_or_around(&desired.cidrs, *key);
-                self.repeat(&desired.policy, &sets.entered, new, *number);
-            }
+        for (key, number) in difference(&desired.cidrs, &actual.cidrs) {
+            let new = at_or_around(&desired.cidrs, key);
+            self.repeat(&desired.policy, &sets.entered, new, number);
         }
     }
 
@@ -112,7 +109,10 @@ impl Passing {
             let promise = promised.get(&new).unwrap_or(&is);
             if *promise == wanted {
                 promised.insert(new, wanted);
-            } else if !promised.contains_key(&new) && can_be_taught(new, &in_use, &is) {
+            } else if !promised.contains_key(&new)
+                && !in_use.contains(&new)
+                && can_be_taught(new, &sets.left, &actual.policy)
+            {
                 self.teach(&actual.policy, sets.left.iter(), old, new);
                 promised.insert(new, wanted);
             } else if let Some(name) = free.next() {
@@ -174,9 +174,10 @@ fn said(
     sides.iter().map(said).collect()
 }
 
-/// Whether entries for this name change nothing for anybody who has it.
-fn can_be_taught(name: u32, in_use: &BTreeSet<u32>, is: &[Option<PolicyValue>]) -> bool {
-    name != UNKNOWN_IDENTITY && !in_use.contains(&name) && is.iter().all(Option::is_none)
+/// Whether the name has no entries yet, so that those of another one can be its own.
+fn can_be_taught(name: u32, sides: &BTreeSet<u32>, policy: &BTreeMap<PolicyKey, PolicyValue>) -> bool {
+    let has_entry = |side: &u32| policy.contains_key(&PolicyKey { side: *side, peer: name });
+    name != UNKNOWN_IDENTITY && !sides.iter().any(has_entry)
 }
 
 fn identities(contents: &Contents) -> BTreeSet<u32> {
@@ -203,6 +204,15 @@ fn renames(actual: &Contents, desired: &Contents) -> BTreeSet<(u32, u32)> {
         Some((value.identity, desired.workloads.get(address)?.identity))
     });
     addresses.chain(workloads).filter(|(old, new)| old != new).collect()
+}
+
+/// CIDRs of `to` that `from` does not have, or under another number.
+fn difference(
+    from: &BTreeMap<CidrKey, u32>,
+    to: &BTreeMap<CidrKey, u32>,
+) -> impl Iterator<Item = (CidrKey, u32)> {
+    let new = to.iter().filter(|(key, number)| from.get(key) != Some(number) && **number != NOBODY);
+    new.map(|(key, number)| (*key, *number))
 }
 
 /// The number of the longest CIDR that contains `key`, itself included.

@@ -9,6 +9,7 @@ mod policy;
 mod probe;
 mod wait;
 
+mod changes;
 mod errors;
 mod paths;
 mod sessions;
