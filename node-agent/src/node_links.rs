@@ -67,20 +67,24 @@ impl NodeLinks {
         }
     }
 
-    /// Removes the interfaces of pods that are gone.
+    /// Removes the interfaces of pods that are gone, also of those that went while no agent ran.
     pub async fn retain(&mut self, pods: &BTreeSet<PodId>) {
-        let gone: Vec<PodId> = self.ready.keys().filter(|id| !pods.contains(*id)).cloned().collect();
-        for id in gone {
-            let name = host_ifname(&id);
-            match workloads::disconnect(&name).await {
-                Ok(_) => {
-                    self.ready.remove(&id);
-                    info!(pod = %id, interface = name, "pod disconnected");
-                }
-                Err(error) => self.tell(&id, "cannot remove the interface of a pod that is gone", &error),
+        self.ready.retain(|id, _| pods.contains(id));
+        self.told.retain(|id, _| pods.contains(id));
+        let wanted: BTreeSet<String> = pods.iter().map(host_ifname).collect();
+        let there = match workloads::list().await {
+            Ok(there) => there,
+            Err(error) => {
+                warn!(%error, "cannot look for interfaces of pods that are gone");
+                return;
+            }
+        };
+        for name in there.difference(&wanted) {
+            match workloads::disconnect(name).await {
+                Ok(_) => info!(interface = name, "pod disconnected"),
+                Err(error) => warn!(interface = name, %error, "cannot remove the interface of a pod that is gone"),
             }
         }
-        self.told.retain(|id, _| pods.contains(id));
     }
 
     fn tell(&mut self, id: &PodId, message: &str, error: &LinkError) {

@@ -19,7 +19,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-pub use link::{connect, disconnect, inspect, open, prepare};
+pub use link::{connect, disconnect, inspect, list, open, prepare};
 pub use plan::{
     End, EndName, GATEWAY_V4, GATEWAY_V6, HOST_MAC, HostLink, Operation, PeerLink, PodEnd, ROUTE_PROTOCOL,
     Refusal, Route, Seen,

@@ -120,6 +120,12 @@ impl Scene {
             revision: 1,
             log_budget: u32::MAX,
         })?;
+        {
+            let map = aya::maps::MapData::from_pin(bpffs.join("v1/maps/jump"))?;
+            let mut jump = aya::maps::ProgramArray::try_from(aya::maps::Map::ProgramArray(map))?;
+            jump.set(0, &program_of(&kernel, "fast")?, 0)?;
+            jump.set(1, &program_of(&kernel, "slow")?, 0)?;
+        }
         let mut floor = Floor::load()?;
         fill_floor(&mut floor, load, interfaces)?;
         let (ring, from_pod) = (kernel.ring()?, program_of(&kernel, "from_pod")?);

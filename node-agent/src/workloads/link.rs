@@ -1,8 +1,10 @@
 //! Carrying out a plan by netlink.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 
+use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
@@ -13,7 +15,7 @@ use rtnetlink::{AddressMessageBuilder, Handle, LinkMessageBuilder, LinkUnspec, L
 use tracing::debug;
 
 use super::netns::Netns;
-use super::observe::{alias, is_veth, link_by_name, mac, observe};
+use super::observe::{alias, is_veth, link_by_name, mac, name, observe};
 use super::plan::{self, EndName, HOST_MAC, Operation, ROUTE_PROTOCOL, Refusal, Route, Seen};
 use super::{Inspection, LinkError, PodInterface, PodLink, sysctl};
 
@@ -42,6 +44,21 @@ pub async fn inspect(wanted: &PodLink) -> Result<Inspection, LinkError> {
         interface: seen.interface(),
         missing,
     })
+}
+
+/// Names of the node's ends of all pairs that are ours, whoever made them.
+pub async fn list() -> Result<BTreeSet<String>, LinkError> {
+    let handle = connection()?;
+    let mut links = handle.link().get().execute();
+    let mut names = BTreeSet::new();
+    while let Some(link) =
+        links.try_next().await.map_err(|error| netlink_error("list interfaces".to_owned(), error))?
+    {
+        if is_veth(&link) && plan::is_ours(mac(&link), &alias(&link)) {
+            names.extend(name(&link));
+        }
+    }
+    Ok(names)
 }
 
 /// Removes a pod's pair by the name of the node's end, with all routes and neighbours on it. Works when the

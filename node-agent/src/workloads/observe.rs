@@ -322,6 +322,16 @@ pub(super) fn alias(link: &LinkMessage) -> String {
     .unwrap_or_default()
 }
 
+pub(super) fn name(link: &LinkMessage) -> Option<String> {
+    attribute(link, |a| {
+        if let LinkAttribute::IfName(name) = a {
+            Some(name.clone())
+        } else {
+            None
+        }
+    })
+}
+
 fn peer_index(link: &LinkMessage) -> Option<u32> {
     attribute(link, |a| {
         if let LinkAttribute::Link(index) = a {

@@ -11,5 +11,9 @@ mod wait;
 
 mod changes;
 mod errors;
+mod full_table;
 mod paths;
+mod rules;
 mod sessions;
+mod spoofing;
+mod window;
