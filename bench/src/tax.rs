@@ -6,14 +6,13 @@
 
 mod findings;
 mod floor_node;
+mod idle;
 mod load_manifests;
 mod path;
 mod rounds;
 mod weir_node;
 
 use std::net::IpAddr;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use weir_testbed::measure::Serve;
@@ -29,9 +28,6 @@ use floor_node::FloorNode;
 use path::{Goals, Path};
 use rounds::Setting;
 use weir_node::WeirNode;
-
-/// How long an agent may take to write down what has happened.
-const LOG_PATIENCE: Duration = Duration::from_secs(20);
 
 pub fn run(testbed: &Testbed, options: &Options, report: &mut Report) -> Result<()> {
     let setting = Setting {
@@ -74,8 +70,8 @@ impl Field {
             FloorNode::new(testbed, "floor", floor::PEER4)?,
             FloorNode::new(testbed, "floor6", floor::PEER6)?,
         ];
-        let weir = WeirNode::start(testbed, "weir", load)?;
-        let weir_of_one = WeirNode::start(
+        let mut weir = WeirNode::start(testbed, "weir", load)?;
+        let mut weir_of_one = WeirNode::start(
             testbed,
             "weir1",
             &Load {
@@ -84,6 +80,9 @@ impl Field {
                 ..*load
             },
         )?;
+        for (name, node) in [("weir", &mut weir), ("weir1", &mut weir_of_one)] {
+            node.settle(name)?;
+        }
         let paths = paths(&pairs, &floors, &weir, &weir_of_one);
         let servers = [
             &pairs[0].server,
@@ -116,18 +115,11 @@ impl Field {
     }
 
     /// What the flow log of the loaded node made of it all: a log that loses its records costs little.
-    fn records(&self) -> Result<Vec<Figure>> {
-        let start = Instant::now();
-        let logged = loop {
-            let logged = self.weir.logged()?;
-            if logged.is_complete() || start.elapsed() > LOG_PATIENCE {
-                break logged;
-            }
-            sleep(Duration::from_millis(500));
-        };
+    fn records(&self) -> Result<[Figure; 2]> {
+        let logged = self.weir.logged()?;
         ensure!(logged.connections > 0.0, "no connection met the policy");
         let missing = logged.connections - logged.written;
-        Ok(vec![
+        Ok([
             Figure::new(
                 "tax.connections_logged",
                 logged.written,

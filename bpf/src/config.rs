@@ -3,14 +3,14 @@
 use core::ptr::read_volatile;
 
 #[unsafe(no_mangle)]
-static COARSE_CLOCK: u32 = 1;
+static CLOCK_SHIFT: u32 = 8;
 #[unsafe(no_mangle)]
 static REDIRECT_NEIGHBOUR: u32 = 0;
 
 #[inline(always)]
-pub fn coarse_clock() -> bool {
+pub fn clock_shift() -> u32 {
     // SAFETY: a static of ours. Volatile, because the compiler must not fold what the loader sets.
-    unsafe { read_volatile(&raw const COARSE_CLOCK) != 0 }
+    unsafe { read_volatile(&raw const CLOCK_SHIFT) & 63 }
 }
 
 #[inline(always)]

@@ -52,6 +52,12 @@ pub fn slow(ctx: TcContext) -> i32 {
     packet::slow(&ctx)
 }
 
+/// What time it is, by the programs' clock. Attached to nothing.
+#[classifier]
+pub fn clock(_: TcContext) -> i32 {
+    clock::now() as i32
+}
+
 #[classifier]
 pub fn explain(ctx: TcContext) -> i32 {
     hooks::explain::run(&ctx)

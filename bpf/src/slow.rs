@@ -328,17 +328,19 @@ fn overflowed(now: u32) -> bool {
 #[inline(always)]
 pub fn admit(skb: Skb, s: &mut Scratch, reason: Reason) -> Reason {
     let mut flags = if s.arrival.from_low { 0 } else { flow_flags::OPENED_BY_HIGH };
+    // Seen in the middle. Its life is short until the other end has said something: it may be the last packet of a
+    // connection that had no entry, or has none any more.
     let picked_up = s.arrival.is_tcp() && s.arrival.tcp_flags & tcp_flags::SYN == 0;
-    if picked_up {
-        // Seen in the middle: taken for established, so that it is not given the short life of a handshake.
-        flags |= flow_flags::ANSWERED;
-    }
     if s.translated != 0 {
         flags |= flow_flags::REWRITE_DESTINATION;
     }
     fill_value(s, flags);
     if s.translated != 0 {
-        if !subprogram::insert_flow() || !subprogram::remember() {
+        if !subprogram::insert_flow() {
+            return Reason::FlowTableFull;
+        }
+        if !subprogram::remember() {
+            forget(s);
             return Reason::FlowTableFull;
         }
         if !subprogram::replace(skb, true) {
@@ -352,6 +354,15 @@ pub fn admit(skb: Skb, s: &mut Scratch, reason: Reason) -> Reason {
         subprogram::allowed(reason);
     }
     reason
+}
+
+/// Removes the entry of the packet's own key: translated with no way back is worse than not at all.
+#[inline(always)]
+fn forget(s: &mut Scratch) {
+    s.connection.destination = s.packet.destination;
+    s.connection.destination_port = s.packet.destination_port;
+    let _ = subprogram::key();
+    subprogram::remove_flow();
 }
 
 #[inline(always)]

@@ -3,16 +3,6 @@
 use anyhow::{Context as _, Result};
 use nix::time::{ClockId, clock_gettime};
 
-/// `CLOCK_MONOTONIC` in units of 2^30 ns, as flow entries have it.
-///
-/// # Errors
-///
-/// If the clock cannot be read.
-pub fn units() -> Result<u32> {
-    // The unit is such that 32 bits last for 146 years.
-    Ok((nanoseconds(ClockId::CLOCK_MONOTONIC)? >> 30) as u32)
-}
-
 /// Nanoseconds to add to `CLOCK_MONOTONIC` to get the time since 1970 (UTC).
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use weir_policy::resolved::{Cause, Direction};
 
 use crate::flow::names::Attribution;
 use crate::flow::sink::SinkCounts;
+use crate::kernel::FlowTables;
 use crate::metrics::{LossStage, Metrics, RuleLabels, RuleTotals};
 use crate::programming::Programming;
 use crate::table::{Addresses, Backends, Cidrs, Numbers, Policy, Ports, Services, Table, Workloads};
@@ -20,6 +21,8 @@ pub struct Scraped {
     /// By kind of object and of problem.
     pub problems: BTreeMap<(String, String), u64>,
     pub log: SinkCounts,
+    /// When idle flows were removed last: counting them takes a walk through both tables.
+    pub flows: FlowTables,
 }
 
 /// # Errors
@@ -38,6 +41,9 @@ pub fn scrape(programming: &Programming, scraped: &Scraped, metrics: &Metrics) -
     metrics.set_flow_records_lost(LossStage::Queue, scraped.log.lost_queue);
     metrics.set_flow_records_lost(LossStage::Write, scraped.log.lost_write);
     metrics.set_flow_records_lost(LossStage::Kernel, kernel.log_count()?.lost);
+    for (name, table) in [("flows4", scraped.flows.v4), ("flows6", scraped.flows.v6)] {
+        metrics.set_map(name, u64::from(table.entries), u64::from(table.capacity));
+    }
     set_map::<Workloads>(programming, metrics)?;
     set_map::<Addresses>(programming, metrics)?;
     set_map::<Cidrs>(programming, metrics)?;

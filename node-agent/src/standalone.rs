@@ -180,7 +180,12 @@ impl Agent {
         self.links.retain(&wanted.iter().map(|pod| pod.id.clone()).collect()).await;
         locked(&self.programming).kernel.retain_links(&attachments(&pods, &self.args)?)?;
         self.metrics.observe_sync(started.elapsed(), &written.entries, u64::from(written.revision));
-        *locked(&self.scraped) = Scraped { objects: objects.counts(), problems: problem_counts, log: self.log.counts() };
+        {
+            let mut scraped = locked(&self.scraped);
+            scraped.objects = objects.counts();
+            scraped.problems = problem_counts;
+            scraped.log = self.log.counts();
+        }
         if !written.entries.is_empty() {
             let entries: u64 = written.entries.values().sum();
             info!(entries, revision = written.revision, took = ?started.elapsed(), "programmed");
@@ -213,9 +218,13 @@ impl Agent {
             Ok(total) => self.log.set_kernel_lost(total),
             Err(error) => warn!(%error, "cannot read how many records were lost"),
         }
-        let swept = clock::units().and_then(|now| Ok(locked(&self.programming).kernel.expire_flows(now)?));
-        if let Err(error) = swept {
-            warn!(%error, "cannot remove flows that are over");
+        let swept = {
+            let kernel = &mut locked(&self.programming).kernel;
+            kernel.now().and_then(|now| Ok(kernel.expire_flows(now)?))
+        };
+        match swept {
+            Ok(flows) => locked(&self.scraped).flows = flows,
+            Err(error) => warn!(%error, "cannot remove flows that are over"),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::place::Place;
 pub struct Arrivals {
     /// Segments, also those that no socket wanted.
     pub tcp: u64,
-    /// Datagrams, also those that no socket wanted.
+    /// Datagrams, also those that no socket wanted, and whatever else is neither TCP nor ICMP.
     pub udp: u64,
     pub echo_requests: u64,
     /// Segments that were sent once more. Not an arrival, but from the same table.
@@ -30,19 +30,14 @@ impl Place {
         })?;
         let v4 = counters4(&v4.context("net/snmp")?);
         let v6 = counters6(&v6.context("net/snmp6")?);
-        let of =
-            |counters: &BTreeMap<String, u64>, name: &str| counters.get(name).copied().unwrap_or_default();
+        let of = |counters: &BTreeMap<String, u64>, name: &str| counters.get(name).copied().unwrap_or_default();
+        // The kernel counts TCP of both families in one, and a datagram only once somebody has read it.
+        let tcp = of(&v4, "Tcp.InSegs");
+        let delivered = of(&v4, "Ip.InDelivers") + of(&v6, "Ip6InDelivers");
+        let others = tcp + of(&v4, "Icmp.InMsgs") + of(&v6, "Icmp6InMsgs");
         Ok(Arrivals {
-            // The kernel counts TCP of both families in one.
-            tcp: of(&v4, "Tcp.InSegs"),
-            udp: ["Udp.InDatagrams", "Udp.NoPorts", "Udp.InErrors"]
-                .map(|name| of(&v4, name))
-                .iter()
-                .sum::<u64>()
-                + ["Udp6InDatagrams", "Udp6NoPorts", "Udp6InErrors"]
-                    .map(|name| of(&v6, name))
-                    .iter()
-                    .sum::<u64>(),
+            tcp,
+            udp: delivered.saturating_sub(others),
             echo_requests: of(&v4, "Icmp.InEchos") + of(&v6, "Icmp6InEchos"),
             tcp_sent_again: of(&v4, "Tcp.RetransSegs"),
         })

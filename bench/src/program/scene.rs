@@ -8,7 +8,6 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use aya::programs::{ProgramFd, loaded_programs};
 use nix::net::if_::if_nametoindex;
-use nix::time::{ClockId, clock_gettime};
 use weir_abi::address::AddressValue;
 use weir_abi::config::Control;
 use weir_abi::policy::{ANY_PEER, INGRESS, PolicyKey, side};
@@ -51,7 +50,7 @@ const LAST_RANK: u32 = (1 << 30) - 1;
 /// Pods of a full node.
 const OTHER_PODS: u32 = 110;
 
-/// Units of 2^30 ns: longer than any flow lives without a packet.
+/// In units of the programs' clock: longer than any flow lives without a packet.
 const FOREVER: u32 = 100_000;
 
 impl Host {
@@ -120,12 +119,6 @@ impl Scene {
             revision: 1,
             log_budget: u32::MAX,
         })?;
-        {
-            let map = aya::maps::MapData::from_pin(bpffs.join("v1/maps/jump"))?;
-            let mut jump = aya::maps::ProgramArray::try_from(aya::maps::Map::ProgramArray(map))?;
-            jump.set(0, &program_of(&kernel, "fast")?, 0)?;
-            jump.set(1, &program_of(&kernel, "slow")?, 0)?;
-        }
         let mut floor = Floor::load()?;
         fill_floor(&mut floor, load, interfaces)?;
         let (ring, from_pod) = (kernel.ring()?, program_of(&kernel, "from_pod")?);
@@ -198,9 +191,8 @@ impl Scene {
 
     /// No flow and no record of what was before.
     fn forget(&mut self) -> Result<()> {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
-        let units = (u128::from(now.tv_sec().unsigned_abs()) * 1_000_000_000) >> 30;
-        self.kernel.expire_flows(u32::try_from(units)? + FOREVER)?;
+        let now = self.kernel.now()?;
+        self.kernel.expire_flows(now + FOREVER)?;
         self.ring.drain(|_| {});
         Ok(())
     }

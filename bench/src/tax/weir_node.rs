@@ -5,12 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use weir_testbed::{
     Agent, AgentOptions, Endpoint, EndpointSlice, Manifests, Place, Pod, Port, Service, Testbed,
 };
 
+use super::idle;
 use super::load_manifests as load_texts;
 use super::path::{PORT, answers};
 use crate::load::Load;
@@ -28,6 +29,10 @@ const PORTS: u16 = 5;
 
 /// A hundred thousand manifests take an agent some time.
 const PATIENCE: Duration = Duration::from_secs(300);
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How long it is given to come to rest.
+const SETTLING: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(super) struct WeirNode {
@@ -47,7 +52,7 @@ pub(super) struct Logged {
 
 impl Logged {
     /// Whether every connection is accounted for.
-    pub(super) fn is_complete(&self) -> bool {
+    fn is_complete(&self) -> bool {
         self.written + self.lost >= self.connections
     }
 }
@@ -96,43 +101,65 @@ impl WeirNode {
     }
 
     fn wait_until_loaded(&self, load: &Load) -> Result<()> {
+        let loaded = || {
+            let missing = self.missing(load)?;
+            ensure!(
+                missing.is_empty(),
+                "not all of the load is in the maps: {}",
+                missing.join(", ")
+            );
+            Ok(())
+        };
+        retry(PATIENCE, loaded)
+    }
+
+    /// Gives the agent time to have nothing more to do: it would disturb what is measured beside it.
+    pub(super) fn settle(&mut self, name: &str) -> Result<()> {
+        if !idle::comes_to_rest(self.agent.process().pid(), SETTLING)? {
+            progress(&format!("tax: the agent of {name} stays busy: figures will vary"));
+        }
+        Ok(())
+    }
+
+    /// What of the load is not in the maps, for people.
+    fn missing(&self, load: &Load) -> Result<Vec<String>> {
         let wanted = [
             ("addresses", load.addresses),
             ("services", load.services),
             ("backends", load.backends),
             ("policy", load.policy),
         ];
-        let start = Instant::now();
-        loop {
-            let mut missing = Vec::new();
-            for (map, wanted) in wanted {
-                let entries = self
-                    .agent
-                    .metric("weir_map_entries", &[&format!("map=\"{map}\"")])?;
-                if entries < f64::from(wanted) {
-                    missing.push(format!("{map} has {entries} of {wanted}"));
-                }
+        let mut missing = Vec::new();
+        for (map, wanted) in wanted {
+            let entries = self
+                .agent
+                .metric("weir_map_entries", &[&format!("map=\"{map}\"")])?;
+            if entries < f64::from(wanted) {
+                missing.push(format!("{map} has {entries} of {wanted}"));
             }
-            if missing.is_empty() {
-                return Ok(());
-            }
-            if start.elapsed() > PATIENCE {
-                bail!(
-                    "the load is not in the maps within {PATIENCE:?}: {}",
-                    missing.join(", ")
-                );
-            }
-            sleep(Duration::from_millis(500));
         }
+        Ok(missing)
     }
 
+    /// What the flow log made of all connections.
     pub(super) fn logged(&self) -> Result<Logged> {
-        let metric = |name, label: &str| self.agent.metric(name, &[label]);
-        Ok(Logged {
-            connections: metric("weir_rule_connections_allowed_total", "name=\"server\"")?,
-            written: metric("weir_flow_records_total", "disposition=\"allow\"")?,
-            lost: self.agent.metric("weir_flow_records_lost_total", &[])?,
-        })
+        let logged = || {
+            let logged = Logged {
+                connections: self
+                    .agent
+                    .metric("weir_rule_connections_allowed_total", &["name=\"server\""])?,
+                written: self
+                    .agent
+                    .metric("weir_flow_records_total", &["disposition=\"allow\""])?,
+                lost: self.agent.metric("weir_flow_records_lost_total", &[])?,
+            };
+            ensure!(
+                logged.is_complete(),
+                "connections that are neither logged nor counted as lost: {logged:?}"
+            );
+            Ok(logged)
+        };
+        retry(PATIENCE, logged)
     }
 
     /// A policy that lets everybody in would cost little.
@@ -142,6 +169,20 @@ impl WeirNode {
             ensure!(!got_through, "the stranger reaches {to}, which policy denies");
         }
         Ok(())
+    }
+}
+
+/// Until it succeeds. A busy agent may also be too slow in answering.
+fn retry<T>(patience: Duration, attempt: impl Fn() -> Result<T>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(error) if start.elapsed() > patience => {
+                return Err(error.context(format!("after {patience:?}")));
+            }
+            Err(_) => sleep(PAUSE),
+        }
     }
 }
 

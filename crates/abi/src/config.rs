@@ -3,8 +3,9 @@
 /// Names of the read-only globals of the `weir` object, set by the loader before load so that the verifier prunes
 /// by them. All are `u32`.
 pub mod global {
-    /// 1 where the kernel has `bpf_ktime_get_coarse_ns` (5.11).
-    pub const COARSE_CLOCK: &str = "COARSE_CLOCK";
+    /// By how many bits the kernel's tick counter is shifted to count in units of about a second (0.7 to 1.4 s): the
+    /// unit of every age. 7 for 100 ticks a second, 8 for 250 and 300, 10 for 1000.
+    pub const CLOCK_SHIFT: &str = "CLOCK_SHIFT";
     /// 1 where packets for other nodes leave by `bpf_redirect_neigh`; 0 leaves them to the node's network stack.
     pub const REDIRECT_NEIGHBOUR: &str = "REDIRECT_NEIGHBOUR";
 }
@@ -24,7 +25,7 @@ pub struct Control {
 #[repr(C, align(8))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct LogBudget {
-    /// In units of 2^30 ns of the boot clock.
+    /// In units of the programs' clock, [`global::CLOCK_SHIFT`].
     pub second: u32,
     pub used: u32,
     /// Number of the next record of this CPU. Given to every record that is due, written or not.
@@ -35,5 +36,5 @@ pub struct LogBudget {
     pub sampled: u64,
 }
 
-/// Entry 0 of the `overflow` array: `u32`, when the flow table last refused an entry, in units of 2^30 ns; 0 never.
+/// Entry 0 of the `overflow` array: `u32`, when the flow table last refused an entry, in units of the programs' clock; 0 never.
 pub const OVERFLOW_INDEX: u32 = 0;

@@ -29,13 +29,73 @@ pub struct FlowKey6 {
     pub padding: [u8; 3],
 }
 
+impl FlowKey4 {
+    /// Made in two words, so that the hash, which reads words, need not wait for narrower stores to meet in memory.
+    #[inline(always)]
+    pub const fn new(low: (u32, u16), high: (u32, u16), protocol: u8) -> Self {
+        let words = [word(low.0, high.0), word(ports(low.1, high.1), lowest(protocol))];
+        // SAFETY: two words have the size and alignment of the key, and any bits are a valid key.
+        #[expect(unsafe_code, reason = "see the constructor's documentation")]
+        unsafe {
+            core::mem::transmute::<[u64; 2], Self>(words)
+        }
+    }
+}
+
+impl FlowKey6 {
+    /// See [`FlowKey4::new`].
+    #[inline(always)]
+    pub const fn new(low: (&Address, u16), high: (&Address, u16), protocol: u8) -> Self {
+        let (a, b) = (&low.0.0, &high.0.0);
+        let words = [
+            word(a[0], a[1]),
+            word(a[2], a[3]),
+            word(b[0], b[1]),
+            word(b[2], b[3]),
+            word(ports(low.1, high.1), lowest(protocol)),
+        ];
+        // SAFETY: five words have the size and alignment of the key, and any bits are a valid key.
+        #[expect(unsafe_code, reason = "see the constructor's documentation")]
+        unsafe {
+            core::mem::transmute::<[u64; 5], Self>(words)
+        }
+    }
+}
+
+/// The eight bytes that `first` and then `second` are in memory.
+#[inline(always)]
+const fn word(first: u32, second: u32) -> u64 {
+    if cfg!(target_endian = "little") {
+        first as u64 | (second as u64) << 32
+    } else {
+        (first as u64) << 32 | second as u64
+    }
+}
+
+/// The four bytes that two ports are in memory.
+#[inline(always)]
+const fn ports(first: u16, second: u16) -> u32 {
+    if cfg!(target_endian = "little") {
+        first as u32 | (second as u32) << 16
+    } else {
+        (first as u32) << 16 | second as u32
+    }
+}
+
+/// The four bytes that begin with this one, and are zero otherwise.
+#[inline(always)]
+const fn lowest(byte: u8) -> u32 {
+    (byte as u32).to_le()
+}
+
 /// Value of both flow tables: everything that must be done with a packet of the flow.
 #[repr(C, align(8))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FlowValue {
     /// [`Control::revision`](crate::config::Control) under which it was decided.
     pub revision: u32,
-    /// When the last packet came, in units of 2^30 ns (1.07 s) of the boot clock.
+    /// When the last packet came, in units of the programs' clock, about a second
+    /// ([`CLOCK_SHIFT`](crate::config::global::CLOCK_SHIFT)).
     pub seen: u32,
     /// Bits of [`flow_flags`].
     pub flags: u32,
@@ -108,4 +168,30 @@ pub struct FragmentValue {
     pub destination_port: u16,
     pub protocol: u8,
     pub padding: [u8; 3],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_made_of_words_are_the_keys() {
+        let low = Address([1, 2, 3, 4]);
+        let high = Address([5, 6, 7, 8]);
+        assert_eq!(
+            FlowKey4::new((0x0102_0304, 0x0506), (0x0708_090a, 0x0b0c), 17),
+            FlowKey4 {
+                low: 0x0102_0304,
+                high: 0x0708_090a,
+                low_port: 0x0506,
+                high_port: 0x0b0c,
+                protocol: 17,
+                padding: [0; 3]
+            }
+        );
+        assert_eq!(
+            FlowKey6::new((&low, 0x0506), (&high, 0x0b0c), 6),
+            FlowKey6 { low, high, low_port: 0x0506, high_port: 0x0b0c, protocol: 6, padding: [0; 3] }
+        );
+    }
 }

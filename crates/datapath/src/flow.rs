@@ -22,14 +22,7 @@ pub fn key4(first: (u32, u16), second: (u32, u16), protocol: u8) -> (FlowKey4, u
     } else {
         (second, first)
     };
-    let key = FlowKey4 {
-        low: low.0,
-        high: high.0,
-        low_port: low.1,
-        high_port: high.1,
-        protocol,
-        padding: [0; 3],
-    };
+    let key = FlowKey4::new(low, high, protocol);
     (key, is_low)
 }
 
@@ -42,14 +35,7 @@ pub fn key6(first: (&Address, u16), second: (&Address, u16), protocol: u8) -> (F
     } else {
         (second, first)
     };
-    let key = FlowKey6 {
-        low: *low.0,
-        high: *high.0,
-        low_port: low.1,
-        high_port: high.1,
-        protocol,
-        padding: [0; 3],
-    };
+    let key = FlowKey6::new(low, high, protocol);
     (key, is_low)
 }
 
@@ -89,7 +75,7 @@ pub struct Arrival {
     pub protocol: u8,
     /// Meaningful for TCP only.
     pub tcp_flags: u8,
-    /// In units of 2^30 ns.
+    /// In units of the programs' clock.
     pub now: u32,
     /// [`Control::revision`](weir_abi::config::Control::revision).
     pub revision: u32,
@@ -193,14 +179,15 @@ const _: () = assert!(tcp_flags::SYN == 1 << 1 && tcp_flags::ACK == 1 << 4);
 const _: () = assert!(flow_flags::ANSWERED == 1 << 1);
 const _: () = assert!(flow_flags::OPENER_FINISHED == 1 << 2 && flow_flags::PEER_FINISHED == 1 << 3);
 
-/// Whether so much time has passed since the last packet that the entry counts as absent. `now` in units of 2^30 ns.
+/// Whether so much time has passed since the last packet that the entry counts as absent. `now` in units of the
+/// programs' clock.
 #[inline(always)]
 pub fn is_idle(flow: &FlowValue, protocol: u8, now: u32) -> bool {
     // Signed: another CPU may have read a clock that is one unit ahead.
     now.wrapping_sub(flow.seen).cast_signed() > idle_limit(flow.flags, protocol).cast_signed()
 }
 
-/// In seconds. The clock's units are 7 % longer, which nobody will notice.
+/// In seconds, and in units of the programs' clock, which are about as long.
 #[inline(always)]
 pub fn idle_limit(flags: u32, protocol: u8) -> u32 {
     let answered = flags & flow_flags::ANSWERED != 0;

@@ -60,7 +60,7 @@ fn flow_and_arrival() -> impl Strategy<Value = (FlowValue, Arrival)> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 20_000,
+        cases: 5_000,
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct("proptest-regressions/flow.txt"))),
         ..ProptestConfig::default()
     })]

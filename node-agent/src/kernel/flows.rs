@@ -7,6 +7,7 @@ use weir_abi::plain::Plain;
 use weir_datapath::flow::is_idle;
 
 use super::Kernel;
+use super::test_run::TestPacket;
 use super::bytes::{as_bytes, from_bytes};
 use super::maps::annotate;
 
@@ -52,8 +53,19 @@ pub struct FlowTables {
 }
 
 impl Kernel {
-    /// Removes flows that the programs would treat as absent anyway, to make room. `now` is in units of 2^30 ns of
-    /// `CLOCK_MONOTONIC`.
+    /// What time it is by the programs' clock, in units of about a second
+    /// ([`CLOCK_SHIFT`](weir_abi::config::global::CLOCK_SHIFT)).
+    ///
+    /// # Errors
+    ///
+    /// If the program that tells it cannot be run.
+    pub fn now(&self) -> anyhow::Result<u32> {
+        let packet = TestPacket { bytes: &[0; 64], ifindex: 0, repeat: 1 };
+        Ok(self.test_run("clock", &packet)?.return_value.cast_unsigned())
+    }
+
+    /// Removes flows that the programs would treat as absent anyway, to make room. `now` is by
+    /// [`now`](Self::now).
     ///
     /// A flow whose next packet comes between its being read and removed is decided again, like any new one.
     pub fn expire_flows(&mut self, now: u32) -> io::Result<FlowTables> {

@@ -71,7 +71,7 @@ impl Kernel {
         self.occupied(T::NAME)
     }
 
-    /// When the flow table last refused an entry, in units of 2^30 ns of `CLOCK_MONOTONIC`; 0 for never.
+    /// When the flow table last refused an entry, by [`now`](Self::now); 0 for never.
     pub fn overflow(&self) -> io::Result<u32> {
         self.entry("overflow", OVERFLOW_INDEX)
     }

@@ -1,6 +1,6 @@
 //! The object file with the programs: what maps it has, and loading it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
 
@@ -29,11 +29,18 @@ struct Jump {
     program: &'static str,
 }
 
-const JUMPS: &[Jump] = &[Jump {
-    map: "jump",
-    index: 0,
-    program: "slow",
-}];
+const JUMPS: &[Jump] = &[
+    Jump {
+        map: "jump",
+        index: 0,
+        program: "fast",
+    },
+    Jump {
+        map: "jump",
+        index: 1,
+        program: "slow",
+    },
+];
 
 /// Lines of the verifier's log that go into an error. The last ones say what it refused.
 const VERIFIER_LINES: usize = 30;
@@ -79,15 +86,13 @@ pub(super) fn load(
     pins: &BTreeMap<String, PathBuf>,
 ) -> Result<Ebpf> {
     lift_memory_limit();
-    let (coarse_clock, redirect_neighbour) = (
-        u32::from(globals.abilities.coarse_clock),
-        u32::from(globals.redirect_neighbour),
-    );
+    let (clock_shift, redirect_neighbour) =
+        (globals.abilities.clock_shift, u32::from(globals.redirect_neighbour));
     let mut loader = EbpfLoader::new();
     loader
         // No program reads kernel structures, so there is nothing to relocate.
         .btf(None)
-        .override_global(global::COARSE_CLOCK, &coarse_clock, true)
+        .override_global(global::CLOCK_SHIFT, &clock_shift, true)
         .override_global(global::REDIRECT_NEIGHBOUR, &redirect_neighbour, true);
     for (name, shape) in shapes {
         loader.map_max_entries(name, shape.max_entries);
@@ -100,10 +105,23 @@ pub(super) fn load(
     for (name, program) in programs {
         verify(program).map_err(|error| short(name, error))?;
     }
+    require_jumps(shapes)?;
     for jump in JUMPS {
         set_jump(&mut ebpf, jump)?;
     }
     Ok(ebpf)
+}
+
+/// A jump that leads nowhere drops the packet, so every place must be known.
+fn require_jumps(shapes: &BTreeMap<String, Shape>) -> Result<()> {
+    for (name, shape) in shapes.iter().filter(|(name, _)| JUMPS.iter().any(|jump| jump.map == *name)) {
+        let known: BTreeSet<u32> =
+            JUMPS.iter().filter(|jump| jump.map == name).map(|jump| jump.index).collect();
+        if known != (0..shape.max_entries).collect() {
+            bail!("map {name} has {} places, and programs are known for {known:?}", shape.max_entries);
+        }
+    }
+    Ok(())
 }
 
 /// Puts the program where others jump to.

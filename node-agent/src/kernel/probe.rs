@@ -1,9 +1,8 @@
 //! What this kernel can do, found out by trying: distributions backport, and configurations leave out.
 
 use anyhow::{Context as _, Result};
-use aya::programs::ProgramType;
-use aya::sys::{BpfHelper, is_helper_supported};
 use aya_obj::generated::bpf_attach_type;
+use nix::time::{ClockId, clock_getres};
 
 use super::sys;
 
@@ -15,8 +14,8 @@ const LOOPBACK: u32 = 1;
 pub struct Abilities {
     /// tcx links (6.6); without them, filters on a clsact qdisc.
     pub tcx: bool,
-    /// `bpf_ktime_get_coarse_ns` (5.11).
-    pub coarse_clock: bool,
+    /// See [`CLOCK_SHIFT`](weir_abi::config::global::CLOCK_SHIFT).
+    pub clock_shift: u32,
 }
 
 impl Abilities {
@@ -26,7 +25,7 @@ impl Abilities {
     pub fn of_this_kernel() -> Result<Self> {
         Ok(Self {
             tcx: has_tcx(),
-            coarse_clock: has_helper(BpfHelper::BPF_FUNC_ktime_get_coarse_ns)?,
+            clock_shift: clock_shift()?,
         })
     }
 }
@@ -39,8 +38,30 @@ fn has_tcx() -> bool {
     }
 }
 
-fn has_helper(helper: BpfHelper) -> Result<bool> {
-    is_helper_supported(ProgramType::SchedClassifier, helper).with_context(|| {
-        format!("probing for {helper:?}; loading programs needs root, or CAP_BPF and CAP_NET_ADMIN")
-    })
+/// From the resolution of the coarse clocks, which is the length of a tick.
+fn clock_shift() -> Result<u32> {
+    let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).context("asking for the length of a tick")?;
+    let nanoseconds = tick.tv_sec() * 1_000_000_000 + tick.tv_nsec();
+    let ticks_a_second = 1_000_000_000 / nanoseconds.clamp(1, 1_000_000_000);
+    Ok(nearest_power_of_two(u64::try_from(ticks_a_second)?))
+}
+
+/// Its exponent. Nearest by ratio: between two powers, their geometric mean divides.
+fn nearest_power_of_two(number: u64) -> u32 {
+    let below = number.max(1).ilog2();
+    if number * number > 1 << (2 * below + 1) { below + 1 } else { below }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_about_a_second_at_every_tick_rate_that_linux_has() {
+        for (ticks, shift) in [(24, 5), (100, 7), (128, 7), (250, 8), (256, 8), (300, 8), (1000, 10), (1024, 10)] {
+            assert_eq!(nearest_power_of_two(ticks), shift, "{ticks} ticks a second");
+            let seconds = f64::from(1 << shift) / f64::from(u32::try_from(ticks).expect("small"));
+            assert!((0.7..1.42).contains(&seconds));
+        }
+    }
 }

@@ -13,7 +13,7 @@ use weir_agent::plan::{Plan, plan};
 use weir_agent::services::ServicePort;
 use weir_agent::workloads::{Mac, PodInterface};
 use weir_policy::arbitrary;
-use weir_policy::snapshot::{Pod, PodId, Snapshot};
+use weir_policy::snapshot::{Node, Pod, PodId, Snapshot};
 
 pub const NODES: [&str; 2] = ["node-1", "node-2"];
 pub const RULE_CAPACITY: u32 = 4_096;
@@ -133,7 +133,7 @@ pub fn changed(world: &World, other: &World, coins: &[bool]) -> World {
     let snapshot = Snapshot {
         namespaces: mixed(&one.namespaces, &two.namespaces, &mut toss),
         pods: mixed(&one.pods, &two.pods, &mut toss),
-        nodes: one.nodes.clone(),
+        nodes: with_more_addresses(&other.snapshot.nodes, &mut toss),
         network_policies: mixed(&one.network_policies, &two.network_policies, &mut toss),
         cluster_network_policies: mixed(
             &one.cluster_network_policies,
@@ -164,6 +164,18 @@ fn mixed<K: Ord + Clone, V: Clone>(
         Some((key.clone(), value?.clone()))
     });
     chosen.collect()
+}
+
+/// Nodes that have addresses which were nobody's before, or a pod's.
+fn with_more_addresses(nodes: &BTreeMap<String, Node>, toss: &mut impl FnMut() -> bool) -> BTreeMap<String, Node> {
+    let mut nodes = nodes.clone();
+    let more = ["10.0.0.77", "fd00::1:0:0:0:77", "10.0.0.3", "fd00:0:0:1::3"];
+    for (address, node) in more.iter().zip(NODES.iter().cycle()) {
+        if toss() && let Some(node) = nodes.get_mut(*node) {
+            node.addresses.push(address.parse().expect("an address"));
+        }
+    }
+    nodes
 }
 
 /// Nobody gives one address to two running pods.

@@ -2,10 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
+use socket2::Socket;
+
+use weir_abi::limits::idle_seconds;
 
 use crate::address::{Address, End};
 use crate::node::{Node, OTHER_PORT, PORT, SERVICE_PORT};
@@ -31,6 +35,10 @@ impl Connection {
             Ok(stream)
         };
         Ok(Connection(from.place.run(open)?.with_context(|| format!("{} → {to}", from.address.name))?))
+    }
+
+    fn reset(self) -> Result<()> {
+        Ok(Socket::from(self.0).set_linger(Some(Duration::ZERO))?)
     }
 
     fn is_alive(&mut self) -> Result<()> {
@@ -110,7 +118,7 @@ fn a_full_table_breaks_nothing_and_opens_nothing() -> Result<()> {
     strays_do_not_pass(&node, &server, &other)?;
 
     // Relief.
-    drop(held);
+    held.into_iter().try_for_each(Connection::reset)?;
     for connection in &mut early {
         connection.is_alive()?;
     }
@@ -123,6 +131,33 @@ fn a_full_table_breaks_nothing_and_opens_nothing() -> Result<()> {
     }
     assert_eq!(node.packets("reply")?, before);
     ensure!(node.packets("established")? >= established + 40);
+    node.end()
+}
+
+/// The last packets of connections that had no entry find room again and say nothing of being the last: they must not
+/// be taken for connections that live.
+#[test]
+fn the_last_words_of_closed_connections_do_not_fill_the_table() -> Result<()> {
+    let (node, client, _, server, _) = bed("full-last-words", &ENTRIES.to_string())?;
+    let mut held = Vec::new();
+    for to in server.address.at(PORT) {
+        for _ in 0..ENTRIES * 2 {
+            held.push(Connection::open(&client, to)?);
+        }
+    }
+    for map in ["map=\"flows4\"", "map=\"flows6\""] {
+        node.wait_for_metric("weir_map_entries", &[map], |entries| entries >= ENTRIES as f64)?;
+    }
+    drop(held);
+    // The idle time of an opening connection, and a round of removing.
+    let limit = Duration::from_secs(u64::from(idle_seconds::TCP_OPENING) * 11 / 10 + 10);
+    let start = Instant::now();
+    for map in ["map=\"flows4\"", "map=\"flows6\""] {
+        while node.agent.metric("weir_map_entries", &[map])? > 8.0 {
+            ensure!(start.elapsed() < limit, "{map}: {} entries", node.agent.metric("weir_map_entries", &[map])?);
+            sleep(Duration::from_millis(500));
+        }
+    }
     node.end()
 }
 

@@ -9,10 +9,12 @@ mod policy;
 mod probe;
 mod wait;
 
+mod bad_input;
 mod changes;
 mod errors;
 mod full_table;
 mod paths;
+mod restart;
 mod rules;
 mod sessions;
 mod spoofing;

@@ -167,7 +167,7 @@ fn tiers_are_asked_in_their_order() -> Result<()> {
             10,
             json!([
                 { "action": "Accept", "from": from("client"), "protocols": [{ "udp": { "destinationPort": { "range": { "start": 8000, "end": 8100 } } } }] },
-                { "action": "Deny", "from": from("client"), "protocols": [{ "udp": {} }] },
+                { "action": "Deny", "from": from("client"), "protocols": [{ "udp": { "destinationPort": { "range": { "start": 1, "end": 65535 } } } }] },
                 { "action": "Accept", "from": from("client"), "protocols": [{ "destinationNamedPort": "web" }] },
             ]),
         ),

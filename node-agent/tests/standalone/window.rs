@@ -35,15 +35,19 @@ fn hammer(place: &Place, to: &[SocketAddr], stop: &AtomicBool) -> Result<()> {
     .map_err(Into::into)
 }
 
-/// Runs `work` while a pod hammers at the server and the server at it.
-fn while_hammering(late: &End, server: &End, work: impl FnOnce() -> Result<()>) -> Result<()> {
+/// Runs `work` while the first of each pair hammers at the second.
+fn while_hammering(pairs: &[(&End, &End)], work: impl FnOnce() -> Result<()>) -> Result<()> {
     let stop = AtomicBool::new(false);
     scope(|scope| {
-        let outward = scope.spawn(|| hammer(&late.place, &server.address.at(PORT), &stop));
-        let inward = scope.spawn(|| hammer(&server.place, &late.address.at(PORT), &stop));
+        let start = |(from, to): &(&End, &End)| {
+            let (place, to) = (from.place.clone(), to.address.at(PORT));
+            let stop = &stop;
+            scope.spawn(move || hammer(&place, &to, stop))
+        };
+        let hammering: Vec<_> = pairs.iter().map(start).collect();
         let result = work();
         stop.store(true, Ordering::Relaxed);
-        for hammering in [outward, inward] {
+        for hammering in hammering {
             hammering.join().map_err(|_| anyhow::anyhow!("a hammer panicked"))??;
         }
         result
@@ -60,7 +64,7 @@ fn not_one_packet_passes_before_the_policy_is_there() -> Result<()> {
     for (round, last) in [10, 11, 10, 11, 10].into_iter().enumerate() {
         let late = End { address: Address::new("late", crate::address::pod_ips(last)), ..node.place(&format!("late-{round}"), last)? };
         let (at_server, at_late) = (server.place.arrivals()?, late.place.arrivals()?);
-        while_hammering(&late, &server, || {
+        while_hammering(&[(&late, &server), (&server, &late)], || {
             sleep(Duration::from_millis(100));
             node.describe(&late, &[("app", "late")])?;
             // The node reaches it: so it is connected.
@@ -98,7 +102,7 @@ fn an_address_does_not_keep_the_rights_of_its_former_pod() -> Result<()> {
         let late = End { address: Address::new("late", crate::address::pod_ips(20)), ..node.place(&format!("late-{round}"), 20)? };
         // The one goes and the other comes, in the same moment.
         let before = server.place.arrivals()?;
-        while_hammering(&late, &server, || {
+        while_hammering(&[(&late, &server)], || {
             node.describe(&late, &[("app", "late")])?;
             node.remove_pod(&good)?;
             expect(&[tcp(&node.end, &late, PORT).answered()])?;
