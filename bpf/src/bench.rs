@@ -54,8 +54,12 @@ pub fn peer4(ctx: TcContext) -> i32 {
         return TC_ACT_OK;
     }
     // SAFETY: the bounds were just checked; the kernel aligns the network header to 4 (NET_IP_ALIGN).
-    let (ether_type, destination) =
-        unsafe { (*((data + 12) as *const u16), *((data + ETHERNET + 16) as *const u32)) };
+    let (ether_type, destination) = unsafe {
+        (
+            *((data + 12) as *const u16),
+            *((data + ETHERNET + 16) as *const u32),
+        )
+    };
     if ether_type != 0x0800_u16.to_be() {
         return TC_ACT_OK;
     }
@@ -70,8 +74,12 @@ pub fn peer6(ctx: TcContext) -> i32 {
         return TC_ACT_OK;
     }
     // SAFETY: the bounds were just checked; the kernel aligns the network header to 4 (NET_IP_ALIGN).
-    let (ether_type, destination) =
-        unsafe { (*((data + 12) as *const u16), *((data + ETHERNET + 24) as *const [u32; 4])) };
+    let (ether_type, destination) = unsafe {
+        (
+            *((data + 12) as *const u16),
+            *((data + ETHERNET + 24) as *const [u32; 4]),
+        )
+    };
     if ether_type != 0x86dd_u16.to_be() {
         return TC_ACT_OK;
     }
@@ -93,7 +101,9 @@ fn deliver(data: usize, hop: &Hop) -> i32 {
 /// puts the packet back, with another source port where every run is to open a connection, and jumps.
 #[classifier]
 pub fn restore(ctx: TcContext) -> i32 {
-    let Some(template) = TEMPLATE.get_ptr_mut(0) else { return TC_ACT_SHOT };
+    let Some(template) = TEMPLATE.get_ptr_mut(0) else {
+        return TC_ACT_SHOT;
+    };
     // SAFETY: nobody else uses the template while a test runs.
     let template = unsafe { &mut *template };
     if template.port_offset != 0 {
@@ -105,9 +115,8 @@ pub fn restore(ctx: TcContext) -> i32 {
     }
     let skb = ctx.as_ptr().cast();
     // SAFETY: the helper checks that the packet is long enough.
-    let stored = unsafe {
-        bpf_skb_store_bytes(skb, 0, template.bytes.as_ptr().cast(), TEMPLATE_BYTES as u32, 0)
-    };
+    let stored =
+        unsafe { bpf_skb_store_bytes(skb, 0, template.bytes.as_ptr().cast(), TEMPLATE_BYTES as u32, 0) };
     if stored == 0 {
         // SAFETY: the context is this program's own. On success the call does not return.
         unsafe { NEXT.tail_call(&ctx, 0) };

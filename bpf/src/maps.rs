@@ -39,7 +39,7 @@ pub static SERVICES: HashMap<ServiceKey, ServiceValue> = HashMap::with_max_entri
 #[map(name = "backends")]
 pub static BACKENDS: Array<Backend> = Array::with_max_entries(16_384, 0);
 #[map(name = "sockets")]
-pub static SOCKETS: LruHashMap<SocketKey, SocketValue> = LruHashMap::with_max_entries(65_536, 0);
+pub static SOCKETS: LruHashMap<SocketKey, SocketValue> = LruHashMap::with_max_entries(16_384, 0);
 
 #[map(name = "control")]
 pub static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
@@ -53,7 +53,7 @@ pub static RULE_COUNTS: PerCpuArray<RuleCount> = PerCpuArray::with_max_entries(4
 #[map(name = "log_budget")]
 pub static LOG_BUDGET: PerCpuArray<LogBudget> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "events")]
-pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
 /// The `fast` and the `slow` program, which the hooks jump to. The kernel empties the array when no file descriptor and no pin is left, so
 /// it is pinned for as long as its programs are attached.

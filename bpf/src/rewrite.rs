@@ -87,6 +87,13 @@ pub fn replace(skb: Skb, s: &Scratch, destination: u32) -> bool {
     replaced && (port == ABSENT || replace_port(skb, old_port, s.connection.destination_port, port, checksum, flags))
 }
 
+/// Whether ports of this protocol can be replaced. Not SCTP's: its checksum (RFC 9260, appendix A) covers the whole
+/// packet, and there is no helper that mends it.
+#[inline(always)]
+pub fn has_port(number: u8) -> bool {
+    number == protocol::TCP || number == protocol::UDP
+}
+
 /// Every packet begins with something else.
 const ABSENT: u32 = 0;
 

@@ -50,7 +50,7 @@ fn by_shape(skb: Skb, hook: Hook, s: &mut Scratch) -> Verdict {
     let reason = if s.packet.shape == shape::ICMP_ERROR {
         subprogram::icmp_error(skb)
     } else {
-        by_flow(skb, hook)
+        by_flow(skb, hook, s)
     };
     if !reason.is_forward() {
         return Verdict::drop(reason);
@@ -112,7 +112,7 @@ fn is_multicast(address: &Address, family: u8) -> bool {
 }
 
 #[inline(always)]
-fn by_flow(skb: Skb, hook: Hook) -> Reason {
+fn by_flow(skb: Skb, hook: Hook, s: &Scratch) -> Reason {
     match subprogram::find() {
         Ok(Step::Forward | Step::Close) => subprogram::known(skb),
         Ok(Step::Rejudge) => {
@@ -122,7 +122,9 @@ fn by_flow(skb: Skb, hook: Hook) -> Reason {
         Ok(Step::Open) => {
             let reason = subprogram::open(hook == Hook::FromPod);
             match reason {
-                Reason::LocalNode | Reason::Reply => reason,
+                // Without an entry: always allowed, and nothing to translate on the way back.
+                Reason::LocalNode if s.translated == 0 => reason,
+                Reason::Reply => reason,
                 _ if reason.is_forward() => subprogram::admit(skb, reason),
                 _ => reason,
             }
@@ -287,7 +289,12 @@ pub fn open(s: &mut Scratch, from_pod: bool) -> Reason {
         match service::resolve(&Kernel, &c.destination, c.destination_port, c.protocol, choice) {
             Destination::Plain => {}
             Destination::NoBackend => return Reason::NoBackend,
-            Destination::Backend(backend) => translate(s, &backend.address, backend.port),
+            Destination::Backend(backend) => {
+                if backend.port != c.destination_port && !rewrite::has_port(c.protocol) {
+                    return Reason::RewriteFailed;
+                }
+                translate(s, &backend.address, backend.port);
+            }
         }
     }
     let reason = subprogram::judge();

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 /// Weir's node agent: routes Services, enforces network policy and logs every decision, in the kernel.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, max_term_width = 100, args_override_self = true)]
 pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,
@@ -39,6 +39,7 @@ pub struct Place {
 }
 
 #[derive(Debug, Clone, Args)]
+#[command(args_override_self = true)]
 pub struct Standalone {
     #[command(flatten)]
     pub place: Place,

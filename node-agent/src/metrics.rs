@@ -397,12 +397,12 @@ mod tests {
             .iter()
             .filter(|family| {
                 family.get_metric().iter().any(|metric| {
-                    metric.get_counter().value() != 0.0
-                        || metric.get_gauge().value() != 0.0
+                    metric.get_counter().get_value() != 0.0
+                        || metric.get_gauge().get_value() != 0.0
                         || metric.get_histogram().get_sample_count() != 0
                 })
             })
-            .map(|family| family.name().to_owned())
+            .map(|family| family.get_name().to_owned())
             .collect();
         // A family without series is in no registry's answer, so the declarations are read from this file.
         let (code, _) = include_str!("metrics.rs")

@@ -16,6 +16,7 @@ use crate::plan::Plan;
 use crate::services::ServicePort;
 use crate::sync::{Sync, Written};
 use crate::table::Maps as _;
+use crate::transition::most_policy_entries;
 
 #[derive(Debug)]
 pub struct Programming {
@@ -117,8 +118,7 @@ fn needed(actual: &Contents, wanted: &Contents) -> Capacities {
     Capacities {
         addresses: both(&actual.addresses, &wanted.addresses),
         cidrs: both(&actual.cidrs, &wanted.cidrs),
-        // Entries in passing: at most one more for each peer that is renamed.
-        policy: both(&actual.policy, &wanted.policy),
+        policy: room_for(most_policy_entries(actual, wanted)),
         ports: both(&actual.ports, &wanted.ports),
         workloads: both(&actual.workloads, &wanted.workloads),
         services: both(&actual.services, &wanted.services),

@@ -54,8 +54,14 @@ proptest! {
 /// The cluster in which nothing is a dry run.
 fn enforced_all(snapshot: &Snapshot) -> Snapshot {
     let mut snapshot = snapshot.clone();
-    let networks = snapshot.network_policies.values_mut().map(|policy| &mut policy.annotations);
-    let clusters = snapshot.cluster_network_policies.values_mut().map(|policy| &mut policy.annotations);
+    let networks = snapshot
+        .network_policies
+        .values_mut()
+        .map(|policy| &mut policy.annotations);
+    let clusters = snapshot
+        .cluster_network_policies
+        .values_mut()
+        .map(|policy| &mut policy.annotations);
     networks.chain(clusters).for_each(|annotations| {
         annotations.remove(DRY_RUN_ANNOTATION);
     });
@@ -74,9 +80,8 @@ fn check(
         let mut pods = snapshot.pods.values();
         pods.any(|pod| pod.node == node && pod.is_on_pod_network() && pod.addresses.contains(&address))
     };
-    let at_node = |is_local: bool, judgement: &Option<oracle::Judgement>| {
-        judgement.clone().filter(|_| is_local)
-    };
+    let at_node =
+        |is_local: bool, judgement: &Option<oracle::Judgement>| judgement.clone().filter(|_| is_local);
     let (from, to) = (is_local(flow.source), is_local(flow.destination));
     let sides = sides(&desired.contents, flow);
     for (side, is_local, expected, in_force) in [
@@ -85,28 +90,44 @@ fn check(
     ] {
         let (expected, in_force) = (at_node(is_local, expected), at_node(is_local, in_force));
         prop_assert_eq!(side.is_some(), expected.is_some(), "{:?} on {}", flow, node);
-        let (Some(side), Some(expected), Some(in_force)) = (side, expected, in_force) else { continue };
+        let (Some(side), Some(expected), Some(in_force)) = (side, expected, in_force) else {
+            continue;
+        };
         prop_assert!(
             is_accepted(desired, &side, &expected),
             "{flow:?} on {node}\n host: {side:?} {:?}\n oracle: {expected:?}",
             desired.rules.get(&side.rule)
         );
-        prop_assert_eq!(allows(side.dry_run_verdict), in_force.enforced.verdict, "{:?} on {}", flow, node);
+        prop_assert_eq!(
+            allows(side.dry_run_verdict),
+            in_force.enforced.verdict,
+            "{:?} on {}",
+            flow,
+            node
+        );
     }
     let (reason, judgement) = judged(&desired.contents, flow);
     prop_assert_eq!(
         reason,
         expected_reason(desired, flow, node, snapshot, (sides.egress, sides.ingress)),
-        "{:?} on {}", flow, node
+        "{:?} on {}",
+        flow,
+        node
     );
     // Behind a denial at the source, the destination's side is not asked.
-    let asked = match reason {
-        Reason::LocalNode | Reason::ToItself | Reason::NotForPod => (None, None),
-        _ if sides.egress.is_some_and(|side| side.verdict == side_verdict::DENY) => (sides.egress, None),
-        _ => (sides.egress, sides.ingress),
-    };
+    let is_exempt = matches!(reason, Reason::LocalNode | Reason::ToItself | Reason::NotForPod);
+    let is_denied = sides
+        .egress
+        .is_some_and(|side| side.verdict == side_verdict::DENY);
+    let asked = (
+        sides.egress.filter(|_| !is_exempt),
+        sides.ingress.filter(|_| !is_exempt && !is_denied),
+    );
     let written = |side: Option<SideVerdict>| side.unwrap_or(SideVerdict::NOT_JUDGED);
-    prop_assert_eq!((judgement.egress, judgement.ingress), (written(asked.0), written(asked.1)));
+    prop_assert_eq!(
+        (judgement.egress, judgement.ingress),
+        (written(asked.0), written(asked.1))
+    );
     Ok(())
 }
 
@@ -165,8 +186,10 @@ fn expected_reason(
 fn a_closed_pod_is_closed_to_all_but_its_node() {
     let mut runner = TestRunner::deterministic();
     for _ in 0..20 {
-        let (world, flows) =
-            world_and_flows().new_tree(&mut runner).expect("the strategy rejects nothing").current();
+        let (world, flows) = world_and_flows()
+            .new_tree(&mut runner)
+            .expect("the strategy rejects nothing")
+            .current();
         let node = NODES[0];
         let mut pods = judging::cluster::connected(
             &world.snapshot,
@@ -174,7 +197,9 @@ fn a_closed_pod_is_closed_to_all_but_its_node() {
             judging::cluster::ifindex_by_name,
             LogWishes::default(),
         );
-        let Some(pod) = pods.values_mut().next() else { continue };
+        let Some(pod) = pods.values_mut().next() else {
+            continue;
+        };
         pod.closed = true;
         let closed = pod.addresses.clone();
         let contents = desired_with(&world, node, &pods, &Contents::default()).contents;
@@ -183,10 +208,19 @@ fn a_closed_pod_is_closed_to_all_but_its_node() {
             let own = &world.snapshot.nodes[node].addresses;
             let with_node = own.contains(&flow.source) || own.contains(&flow.destination);
             if closed.contains(&flow.source) {
-                let expected = if with_node { Reason::LocalNode } else { Reason::PodClosed };
+                let expected = if with_node {
+                    Reason::LocalNode
+                } else {
+                    Reason::PodClosed
+                };
                 assert_eq!(reason, expected, "{flow:?}");
             } else if closed.contains(&flow.destination) {
-                let open_or = [Reason::PodClosed, Reason::RuleDenied, Reason::Isolated, Reason::LocalNode];
+                let open_or = [
+                    Reason::PodClosed,
+                    Reason::RuleDenied,
+                    Reason::Isolated,
+                    Reason::LocalNode,
+                ];
                 assert!(open_or.contains(&reason), "{flow:?}: {reason:?}");
             }
         }
@@ -200,8 +234,10 @@ fn generated_maps_hold_every_kind_of_entry() {
     let mut kinds = BTreeMap::<&str, usize>::new();
     let mut reasons = BTreeSet::new();
     for _ in 0..100 {
-        let (world, flows) =
-            world_and_flows().new_tree(&mut runner).expect("the strategy rejects nothing").current();
+        let (world, flows) = world_and_flows()
+            .new_tree(&mut runner)
+            .expect("the strategy rejects nothing")
+            .current();
         let contents = desired_for(&world, NODES[0], &Contents::default()).contents;
         let mut count = |kind, there: bool| *kinds.entry(kind).or_default() += usize::from(there);
         let peers = || contents.policy.keys().map(|key| key.peer);
@@ -209,9 +245,18 @@ fn generated_maps_hold_every_kind_of_entry() {
         count("cidr", peers().any(|peer| peer & (1 << 31) != 0));
         count("any", peers().any(|peer| peer == 0));
         count("ports", !contents.ports.is_empty());
-        count("dry run", contents.policy.values().any(|value| value.enforced != value.dry_run));
+        count(
+            "dry run",
+            contents
+                .policy
+                .values()
+                .any(|value| value.enforced != value.dry_run),
+        );
         count("services", !contents.services.is_empty());
-        count("IPv6 around IPv4", contents.cidrs.keys().any(|key| key.prefix_len == 0));
+        count(
+            "IPv6 around IPv4",
+            contents.cidrs.keys().any(|key| key.prefix_len == 0),
+        );
         reasons.extend(flows.iter().map(|flow| judged(&contents, flow).0));
     }
     assert!(kinds.values().all(|count| *count >= 5), "of 100: {kinds:?}");

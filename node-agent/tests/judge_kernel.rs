@@ -119,7 +119,9 @@ impl Judges {
             ring: kernel.ring().expect("the ring"),
             before: Counters::read(&kernel),
             sync: Sync::default(),
-            interfaces: (0..PODS).map(|number| bed.veth(&format!("pod-{number}"))).collect(),
+            interfaces: (0..PODS)
+                .map(|number| bed.veth(&format!("pod-{number}")))
+                .collect(),
             uplink: bed.veth("uplink"),
             source_port: 1_000,
             kernel,
@@ -173,21 +175,36 @@ impl Judges {
         let mut pods = connected(&world.snapshot, NODE, |id| self.interface(id), log);
         if let Some(closed) = closed.filter(|_| !pods.is_empty()) {
             let place = closed.index(pods.len());
-            pods.values_mut().skip(place).take(1).for_each(|pod| pod.closed = true);
+            pods.values_mut()
+                .skip(place)
+                .take(1)
+                .for_each(|pod| pod.closed = true);
         }
         let desired = desired_with(world, NODE, &pods, self.sync.actual(&self.kernel).expect("maps"));
-        self.sync.apply(&mut self.kernel, desired.contents.clone()).expect("room in the maps");
-        prop_assert_eq!(Contents::read(&self.kernel).expect("maps"), desired.contents.clone());
+        self.sync
+            .apply(&mut self.kernel, desired.contents.clone())
+            .expect("room in the maps");
+        prop_assert_eq!(
+            Contents::read(&self.kernel).expect("maps"),
+            desired.contents.clone()
+        );
         Ok(desired.contents)
     }
 
     fn interface(&self, id: &PodId) -> u32 {
-        let number = id.name.rsplit('-').next().and_then(|number| number.parse::<usize>().ok());
+        let number = id
+            .name
+            .rsplit('-')
+            .next()
+            .and_then(|number| number.parse::<usize>().ok());
         self.interfaces[number.expect("a number in the name")]
     }
 
     fn explains(&mut self, contents: &Contents, asked: &Asked) -> Result<(), TestCaseError> {
-        let answer = self.kernel.explain(&asked.packet, self.uplink).expect("an answer");
+        let answer = self
+            .kernel
+            .explain(&asked.packet, self.uplink)
+            .expect("an answer");
         prop_assert_eq!(answer, explanation(contents, &asked.connection), "{:?}", asked);
         prop_assert_eq!(&Counters::read(&self.kernel), &self.before);
         Ok(())
@@ -243,7 +260,12 @@ impl Judges {
             rules: after
                 .rules
                 .iter()
-                .map(|(rule, count)| (*rule, less(*count, before.rules.get(rule).copied().unwrap_or_default())))
+                .map(|(rule, count)| {
+                    (
+                        *rule,
+                        less(*count, before.rules.get(rule).copied().unwrap_or_default()),
+                    )
+                })
                 .filter(|(_, count)| *count != RuleCount::default())
                 .collect(),
             records,
@@ -316,11 +338,19 @@ fn explanation(contents: &Contents, connection: &Connection) -> Explanation {
             Destination::Backend(backend) => {
                 c.destination = backend.address;
                 c.destination_port = backend.port;
-                c.destination_pod = contents.workloads.get(&backend.address).copied().unwrap_or_default();
+                c.destination_pod = contents
+                    .workloads
+                    .get(&backend.address)
+                    .copied()
+                    .unwrap_or_default();
             }
         }
     }
-    let reason = if nowhere { Reason::NoBackend } else { judge(&host, &c, &mut judgement) };
+    let reason = if nowhere {
+        Reason::NoBackend
+    } else {
+        judge(&host, &c, &mut judgement)
+    };
     Explanation {
         reason: reason as u8,
         has_flow: 0,
@@ -346,7 +376,11 @@ fn expected(contents: &Contents, asked: &Asked, program: &str, ifindex: u32) -> 
     };
     let reason = refusal.unwrap_or_else(|| judge(&Host(contents), c, &mut judgement));
     let redirected = program != "to_pod" && c.is_to_pod() && reason != Reason::NotForPod;
-    let (rules, flags) = if refusal.is_some() { (BTreeMap::new(), 0) } else { told(&judgement, reason) };
+    let (rules, flags) = if refusal.is_some() {
+        (BTreeMap::new(), 0)
+    } else {
+        told(&judgement, reason)
+    };
     let record = FlowEvent {
         version: EVENT_VERSION,
         cpu: 0,
@@ -368,7 +402,10 @@ fn expected(contents: &Contents, asked: &Asked, program: &str, ifindex: u32) -> 
         egress: judgement.egress,
         ingress: judgement.ingress,
     };
-    let records: Vec<FlowEvent> = Some(record).filter(|record| record.flags != 0).into_iter().collect();
+    let records: Vec<FlowEvent> = Some(record)
+        .filter(|record| record.flags != 0)
+        .into_iter()
+        .collect();
     Outcome {
         action: match (reason.is_forward(), redirected) {
             (false, _) => TC_ACT_SHOT,
@@ -422,12 +459,22 @@ fn told(judgement: &Judgement, reason: Reason) -> (BTreeMap<u32, RuleCount>, u8)
 fn each_side_alone_says_what_it_says_with_the_other() {
     let mut runner = TestRunner::deterministic();
     for _ in 0..20 {
-        let world = proptest::strategy::ValueTree::current(&world().new_tree(&mut runner).expect("a cluster"));
-        let pods = connected(&world.snapshot, NODE, judging::cluster::ifindex_by_name, LogWishes::default());
+        let world =
+            proptest::strategy::ValueTree::current(&world().new_tree(&mut runner).expect("a cluster"));
+        let pods = connected(
+            &world.snapshot,
+            NODE,
+            judging::cluster::ifindex_by_name,
+            LogWishes::default(),
+        );
         let contents = desired_with(&world, NODE, &pods, &Contents::default()).contents;
         for flow in arbitrary::flows(&world.snapshot).iter().step_by(37) {
             let mut judgement = Judgement::NONE;
-            let reason = judge(&Host(&contents), &connection(&contents, flow, 40_000), &mut judgement);
+            let reason = judge(
+                &Host(&contents),
+                &connection(&contents, flow, 40_000),
+                &mut judgement,
+            );
             let sides = sides(&contents, flow);
             let allowed = [sides.egress, sides.ingress]
                 .into_iter()

@@ -27,7 +27,10 @@ fn a_call_fails_after_as_many_entries_as_wanted() {
     let entries = [(1, backend(1)), (2, backend(2)), (3, backend(3))];
     for done in 0..=entries.len() {
         let mut maps = MemoryMaps::default();
-        maps.fail(Some(Failure { call: 1, entries: done }));
+        maps.fail(Some(Failure {
+            call: 1,
+            entries: done,
+        }));
         assert_eq!(maps.read::<Backends>().expect("the first call"), BTreeMap::new());
         let error = maps.write::<Backends>(&entries).expect_err("the second call");
         assert_eq!(error.to_string(), "map backends: the test wants a failure");
@@ -37,7 +40,11 @@ fn a_call_fails_after_as_many_entries_as_wanted() {
 
         maps.fail(Some(Failure { call: 0, entries: 1 }));
         maps.delete::<Backends>(&[1, 2]).expect_err("the first call");
-        let first = entries[..done].iter().copied().filter(|(key, _)| *key != 1).collect();
+        let first = entries[..done]
+            .iter()
+            .copied()
+            .filter(|(key, _)| *key != 1)
+            .collect();
         assert_eq!(
             maps.contents,
             Contents {
@@ -70,9 +77,21 @@ fn reads_and_the_revision_fail_too() {
 
 #[test]
 fn the_longest_cidr_is_found() {
-    let cidrs = ["::/0", "fd00::/16", "fd00:0:0:1::/64", "::ffff:0:0/96", "10.0.0.0/8", "10.0.0.4/30", "10.0.0.5/32"];
+    let cidrs = [
+        "::/0",
+        "fd00::/16",
+        "fd00:0:0:1::/64",
+        "::ffff:0:0/96",
+        "10.0.0.0/8",
+        "10.0.0.4/30",
+        "10.0.0.5/32",
+    ];
     let contents = Contents {
-        cidrs: cidrs.into_iter().zip(0..).map(|(cidr, number)| (key(cidr), number)).collect(),
+        cidrs: cidrs
+            .into_iter()
+            .zip(0..)
+            .map(|(cidr, number)| (key(cidr), number))
+            .collect(),
         ..Contents::default()
     };
     let found = |text: &str| {
@@ -104,7 +123,11 @@ fn the_longest_cidr_is_found() {
 
 fn key(text: &str) -> CidrKey {
     let cidr: IpNet = text.parse().expect("a CIDR");
-    let base = if matches!(cidr.addr(), IpAddr::V4(_)) { 96 } else { 0 };
+    let base = if matches!(cidr.addr(), IpAddr::V4(_)) {
+        96
+    } else {
+        0
+    };
     CidrKey {
         prefix_len: base + u32::from(cidr.prefix_len()),
         address: Address::from_ip(cidr.network()).0,

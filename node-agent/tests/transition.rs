@@ -7,24 +7,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use judging::cluster::{NODES, World, changed, desired_for, world};
-use judging::host::{Host, Sides, sides};
+use judging::host::{Host, Sides, address, sides};
 use judging::memory::{Failure, MemoryMaps};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{FileFailurePersistence, TestRunner};
-use weir_abi::address::Address;
+use weir_abi::address::{Address, CidrKey};
 use weir_abi::config::Control;
-use weir_abi::event::SideVerdict;
+use weir_abi::event::{SideVerdict, side_verdict};
 use weir_abi::service::ServiceKey;
 use weir_agent::contents::Contents;
 use weir_agent::desired::Desired;
 use weir_agent::sync::Sync;
 use weir_agent::table::{Maps, Table};
+use weir_agent::transition::{Step, transition};
 use weir_datapath::service::{Destination, resolve};
 use weir_policy::arbitrary;
 use weir_policy::resolved::{Cause, Flow};
-use weir_policy::snapshot::Snapshot;
+use weir_policy::snapshot::{ClusterNetworkPolicy, Labels, NetworkPolicy, ObjectName, Pod, PodId, Snapshot};
 
 const NODE: &str = NODES[0];
 const FLOWS: usize = 250;
@@ -196,7 +197,10 @@ proptest! {
 fn connections_are_decided_anew_after_a_stop_anywhere() {
     let mut runner = TestRunner::deterministic();
     for _ in 0..10 {
-        let history = history().new_tree(&mut runner).expect("the strategy rejects nothing").current();
+        let history = history()
+            .new_tree(&mut runner)
+            .expect("the strategy rejects nothing")
+            .current();
         let first = desired_for(&history.worlds[0], NODE, &Contents::default()).contents;
         for call in 0.. {
             let mut maps = MemoryMaps::new(first.clone());
@@ -215,6 +219,222 @@ fn connections_are_decided_anew_after_a_stop_anywhere() {
     }
 }
 
+/// On the way, an address is in no CIDR that it is in neither before nor after; an IPv4 address never in an IPv6 one.
+#[test]
+fn longer_cidrs_come_first_and_go_last() {
+    let v6 = |prefix_len, first| CidrKey {
+        prefix_len,
+        address: [u32::to_be(first), 0, 0, 0],
+    };
+    let all_v4 = CidrKey {
+        prefix_len: 96,
+        address: [0, 0, Address::MAPPED, 0],
+    };
+    let nested = [v6(0, 0), v6(16, 0xfd00_0000), v6(32, 0xfd00_0001), all_v4];
+    let contents = Contents {
+        cidrs: nested.into_iter().zip([4, 3, 2, 0]).collect(),
+        ..Contents::default()
+    };
+    let lengths = |steps: Vec<Step>| -> Vec<u32> {
+        let cidrs = steps.into_iter().flat_map(|step| {
+            if let Step::WriteCidrs(entries) = step {
+                entries.into_iter().map(|(key, _)| key).collect()
+            } else if let Step::DeleteCidrs(keys) = step {
+                keys
+            } else {
+                assert_eq!(step, Step::RaiseRevision);
+                Vec::new()
+            }
+        });
+        cidrs.map(|key| key.prefix_len).collect()
+    };
+    assert_eq!(
+        lengths(transition(&Contents::default(), &contents)),
+        [96, 32, 16, 0]
+    );
+    assert_eq!(
+        lengths(transition(&contents, &Contents::default())),
+        [0, 16, 32, 96]
+    );
+}
+
+/// Two pods change places and their peer its name, so that each may be spoken to before and after: by the old name
+/// under the one policy, by the new name under the other.
+#[test]
+fn two_pods_change_places_while_their_peer_changes_its_name() {
+    let places = |q: &str, r: &str, peer: &str| {
+        let pods = [
+            pod("q", NODE, "10.0.0.1", ("role", q)),
+            pod("r", NODE, "10.0.0.2", ("role", r)),
+            pod("peer", NODES[1], "10.0.1.1", ("app", peer)),
+            // Both names stay in use.
+            pod("other-x", NODES[1], "10.0.1.2", ("app", "x")),
+            pod("other-y", NODES[1], "10.0.1.3", ("app", "y")),
+        ];
+        cluster(
+            pods.into(),
+            [admits("one", "a", "x"), admits("two", "b", "y")].into(),
+        )
+    };
+    passes(
+        &places("a", "b", "x"),
+        &places("b", "a", "y"),
+        &[
+            (flow("10.0.1.1", "10.0.0.1"), [side_verdict::ALLOW; 2]),
+            (flow("10.0.1.1", "10.0.0.2"), [side_verdict::DENY; 2]),
+        ],
+    );
+}
+
+/// A peer takes a name that another one has all the time, and that no policy admits.
+#[test]
+fn a_peer_takes_the_name_of_another() {
+    let named = |peer: &str, admitted: &str| {
+        let pods = [
+            pod("q", NODE, "10.0.0.1", ("role", "a")),
+            pod("peer", NODES[1], "10.0.1.1", ("app", peer)),
+            pod("other", NODES[1], "10.0.1.2", ("app", "y")),
+            pod("third", NODES[1], "10.0.1.3", ("app", "x")),
+        ];
+        cluster(pods.into(), [admits("one", "a", admitted)].into())
+    };
+    passes(
+        &named("x", "x"),
+        &named("y", "z"),
+        &[
+            (
+                flow("10.0.1.1", "10.0.0.1"),
+                [side_verdict::ALLOW, side_verdict::DENY],
+            ),
+            (flow("10.0.1.2", "10.0.0.1"), [side_verdict::DENY; 2]),
+        ],
+    );
+}
+
+/// All of IPv4 is admitted by its CIDR, and then one peer by its name; a CIDR of IPv6 stays.
+#[test]
+fn the_cidr_of_all_ipv4_addresses_goes() {
+    let reaches = |to: serde_json::Value| {
+        let spec = serde_json::json!({
+            "podSelector": { "matchLabels": { "role": "a" } },
+            "policyTypes": ["Egress"],
+            "egress": [{ "to": [to, { "ipBlock": { "cidr": "fd00::/16" } }] }],
+        });
+        let pods = [
+            pod("q", NODE, "10.0.0.1", ("role", "a")),
+            pod("peer", NODES[1], "10.0.1.1", ("app", "x")),
+        ];
+        cluster(pods.into(), [network_policy("one", spec)].into())
+    };
+    let by_cidr = reaches(serde_json::json!({ "ipBlock": { "cidr": "0.0.0.0/0" } }));
+    let by_name = reaches(serde_json::json!({ "podSelector": { "matchLabels": { "app": "x" } } }));
+    let flows = [(flow("10.0.0.1", "10.0.1.1"), [side_verdict::ALLOW; 2])];
+    passes(&by_cidr, &by_name, &flows);
+    passes(&by_name, &by_cidr, &flows);
+}
+
+/// A peer gets a name that the policy accepts and an address block that it denies, and the block's rule comes first.
+#[test]
+fn a_peer_changes_its_name_and_its_cidr_at_once() {
+    let accept = |app: &str| {
+        let peers = serde_json::json!([{ "pods": { "podSelector": { "matchLabels": { "app": app } } } }]);
+        serde_json::json!({ "action": "Accept", "to": peers })
+    };
+    let deny = serde_json::json!({ "action": "Deny", "to": [{ "networks": ["10.0.1.0/24"] }] });
+    let named = |app: &str, rules: &[&serde_json::Value]| {
+        let pods = [
+            pod("q", NODE, "10.0.0.1", ("role", "a")),
+            pod("peer", NODES[1], "10.0.1.1", ("app", app)),
+            pod("other", NODES[1], "10.0.2.1", ("app", "z")),
+        ];
+        let isolation = serde_json::json!({ "podSelector": {}, "policyTypes": ["Egress"] });
+        let mut world = cluster(pods.into(), [network_policy("isolation", isolation)].into());
+        let spec = serde_json::json!({
+            "tier": "Admin",
+            "priority": 1,
+            "subject": { "pods": { "podSelector": { "matchLabels": { "role": "a" } } } },
+            "egress": rules,
+        });
+        let policy = ClusterNetworkPolicy {
+            annotations: Labels::new(),
+            spec: serde_json::from_value(spec).expect("a policy"),
+        };
+        let policies = &mut world.snapshot.cluster_network_policies;
+        policies.insert("admin".to_owned(), policy);
+        world
+    };
+    passes(
+        &named("x", &[&accept("z")]),
+        &named("y", &[&accept("z"), &deny, &accept("y")]),
+        &[(flow("10.0.0.1", "10.0.1.1"), [side_verdict::DENY; 2])],
+    );
+}
+
+/// From one cluster to the other, with the verdicts that the flows have in the first and in the second.
+fn passes(one: &World, other: &World, flows: &[(Flow, [u8; 2])]) {
+    let first = desired_for(one, NODE, &Contents::default()).contents;
+    let second = desired_for(other, NODE, &first);
+    for (flow, verdicts) in flows {
+        let verdict = |contents: &Contents| {
+            let sides = sides(contents, flow);
+            sides.egress.or(sides.ingress).map(|side| side.verdict)
+        };
+        let both = [verdict(&first), verdict(&second.contents)];
+        assert_eq!(both, verdicts.map(Some), "{flow:?}");
+    }
+    let flows: Vec<Flow> = flows.iter().map(|(flow, _)| flow.clone()).collect();
+    let contents = watch(&mut Sync::default(), &first, &second, &[&first], &flows);
+    assert_eq!(contents.expect("before or after"), second.contents);
+}
+
+fn cluster(pods: BTreeMap<PodId, Pod>, network_policies: BTreeMap<ObjectName, NetworkPolicy>) -> World {
+    World {
+        snapshot: Snapshot {
+            namespaces: [("blue".to_owned(), Labels::new())].into(),
+            pods,
+            network_policies,
+            ..Snapshot::default()
+        },
+        services: Vec::new(),
+    }
+}
+
+fn flow(from: &str, to: &str) -> Flow {
+    Flow {
+        source: address(from),
+        destination: address(to),
+        protocol: 6,
+        destination_port: 80,
+    }
+}
+
+fn pod(name: &str, node: &str, ip: &str, (key, value): (&str, &str)) -> (PodId, Pod) {
+    let pod = Pod {
+        labels: [(key.to_owned(), value.to_owned())].into(),
+        node: node.to_owned(),
+        addresses: vec![address(ip)],
+        ..Pod::default()
+    };
+    (PodId::new("blue", name), pod)
+}
+
+/// The pods of this role may be spoken to by those of this app only.
+fn admits(name: &str, role: &str, app: &str) -> (ObjectName, NetworkPolicy) {
+    let spec = serde_json::json!({
+        "podSelector": { "matchLabels": { "role": role } },
+        "ingress": [{ "from": [{ "podSelector": { "matchLabels": { "app": app } } }] }],
+    });
+    network_policy(name, spec)
+}
+
+fn network_policy(name: &str, spec: serde_json::Value) -> (ObjectName, NetworkPolicy) {
+    let policy = NetworkPolicy {
+        annotations: Labels::new(),
+        spec: serde_json::from_value(spec).expect("a policy"),
+    };
+    (ObjectName::new("blue", name), policy)
+}
+
 /// Applies, and looks at the maps after every entry. `before` is all that may have been in force when it begins.
 fn watch(
     sync: &mut Sync,
@@ -224,8 +444,10 @@ fn watch(
     flows: &[Flow],
 ) -> Result<Contents, TestCaseError> {
     let allowed: Vec<&Contents> = before.iter().copied().chain([&desired.contents]).collect();
-    let known: Vec<Vec<Sides>> =
-        allowed.iter().map(|contents| flows.iter().map(|flow| sides(contents, flow)).collect()).collect();
+    let known: Vec<Vec<Sides>> = allowed
+        .iter()
+        .map(|contents| flows.iter().map(|flow| sides(contents, flow)).collect())
+        .collect();
     let mut problem = Ok(());
     let mut states = 0;
     let mut look = |now: &Contents| {
@@ -272,7 +494,9 @@ fn is_between(
         let side = |name, is: Option<SideVerdict>, of: fn(&Sides) -> Option<SideVerdict>| {
             let Some(is) = is else { return Ok(()) };
             let possible: Vec<SideVerdict> = possible.iter().filter_map(of).collect();
-            let enforced = possible.iter().any(|one| (one.verdict, one.rule) == (is.verdict, is.rule));
+            let enforced = possible
+                .iter()
+                .any(|one| (one.verdict, one.rule) == (is.verdict, is.rule));
             let dry_run = |one: &SideVerdict| {
                 (one.dry_run_verdict, one.dry_run_rule) == (is.dry_run_verdict, is.dry_run_rule)
             };
@@ -287,7 +511,9 @@ fn is_between(
         // A pod that stays is never unknown.
         for address in [flow.source, flow.destination] {
             let address = Address::from_ip(address);
-            let stays = allowed.iter().all(|contents| contents.workloads.contains_key(&address));
+            let stays = allowed
+                .iter()
+                .all(|contents| contents.workloads.contains_key(&address));
             prop_assert!(!stays || now.workloads.contains_key(&address), "{flow:?}");
         }
     }
@@ -296,11 +522,17 @@ fn is_between(
 
 /// A Service leads to whom it may lead to, whatever the choice.
 fn serves(now: &Contents, allowed: &[&Contents]) -> Result<(), TestCaseError> {
-    let keys: BTreeSet<&ServiceKey> = allowed.iter().flat_map(|contents| contents.services.keys()).collect();
+    let keys: BTreeSet<&ServiceKey> = allowed
+        .iter()
+        .flat_map(|contents| contents.services.keys())
+        .collect();
     for key in keys {
         let possible: Vec<BTreeSet<Led>> = allowed.iter().map(|contents| led(contents, key)).collect();
         let is = led(now, key);
-        prop_assert!(possible.contains(&is), "{key:?} leads to {is:?}, and not to one of {possible:?}");
+        prop_assert!(
+            possible.contains(&is),
+            "{key:?} leads to {is:?}, and not to one of {possible:?}"
+        );
     }
     Ok(())
 }
@@ -329,10 +561,16 @@ fn points_to_what_is(now: &Contents) -> Result<(), TestCaseError> {
     let tables: BTreeSet<u32> = now.ports.keys().map(|key| key.table).collect();
     let sets: BTreeSet<u32> = now.policy.keys().map(|key| key.side >> 1).collect();
     for value in now.policy.values() {
-        prop_assert!(value.port_table == 0 || tables.contains(&value.port_table), "{value:?}");
+        prop_assert!(
+            value.port_table == 0 || tables.contains(&value.port_table),
+            "{value:?}"
+        );
     }
     for workload in now.workloads.values() {
-        prop_assert!(workload.policy_set == 0 || sets.contains(&workload.policy_set), "{workload:?}");
+        prop_assert!(
+            workload.policy_set == 0 || sets.contains(&workload.policy_set),
+            "{workload:?}"
+        );
     }
     Ok(())
 }
@@ -341,7 +579,12 @@ fn points_to_what_is(now: &Contents) -> Result<(), TestCaseError> {
 fn is_as_from_scratch(world: &World, desired: &Desired, flows: &[Flow]) -> Result<(), TestCaseError> {
     let scratch = desired_for(world, NODE, &Contents::default());
     for flow in flows {
-        prop_assert_eq!(spelled_out(desired, flow), spelled_out(&scratch, flow), "{:?}", flow);
+        prop_assert_eq!(
+            spelled_out(desired, flow),
+            spelled_out(&scratch, flow),
+            "{:?}",
+            flow
+        );
     }
     prop_assert_eq!(sizes(&desired.contents), sizes(&scratch.contents));
     for key in scratch.contents.services.keys() {
@@ -360,7 +603,12 @@ fn spelled_out(desired: &Desired, flow: &Flow) -> (Spelled, Spelled) {
     let spell = |side: Option<SideVerdict>| {
         side.map(|side| {
             let cause = |rule| desired.rules.get(rule).cloned();
-            (side.verdict, cause(&side.rule), side.dry_run_verdict, cause(&side.dry_run_rule))
+            (
+                side.verdict,
+                cause(&side.rule),
+                side.dry_run_verdict,
+                cause(&side.dry_run_rule),
+            )
         })
     };
     (spell(sides.egress), spell(sides.ingress))

@@ -30,7 +30,8 @@ impl Place {
         })?;
         let v4 = counters4(&v4.context("net/snmp")?);
         let v6 = counters6(&v6.context("net/snmp6")?);
-        let of = |counters: &BTreeMap<String, u64>, name: &str| counters.get(name).copied().unwrap_or_default();
+        let of =
+            |counters: &BTreeMap<String, u64>, name: &str| counters.get(name).copied().unwrap_or_default();
         // The kernel counts TCP of both families in one, and a datagram only once somebody has read it.
         let tcp = of(&v4, "Tcp.InSegs");
         let delivered = of(&v4, "Ip.InDelivers") + of(&v6, "Ip6InDelivers");

@@ -18,6 +18,8 @@ pub(crate) fn run(checkout: &Checkout, options: &PassedOn) -> Result<()> {
         "weir-agent",
         "-p",
         "weir-bench",
+        "-p",
+        "weir-testbed",
     ]))?;
     println!("== bench");
     run_release(checkout, "weir-bench", "weir-bench", &options.arguments)

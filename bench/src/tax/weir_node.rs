@@ -84,7 +84,11 @@ impl WeirNode {
         write_policy(&manifests)?;
         write_service(&manifests, name)?;
         progress(&format!("tax: the agent of {name}"));
-        let agent = Agent::start(testbed, &node, name, AgentOptions::default())?;
+        // Each its own maps.
+        let bpffs = testbed.bpffs().join(name);
+        let arguments = vec!["--bpffs".to_owned(), bpffs.display().to_string()];
+        let options = AgentOptions { arguments, ..AgentOptions::default() };
+        let agent = Agent::start(testbed, &node, name, options)?;
         let node = WeirNode {
             client,
             server,

@@ -140,7 +140,7 @@ pub fn step(flow: &FlowValue, arrival: &Arrival) -> (Step, u32) {
 }
 
 /// The part of [`step`] that decides most packets: where it gives flags, `step` says [`Step::Forward`] with the same
-/// ones.
+/// ones. [`Arrival::tcp_flags`] must be 0 where the protocol is not TCP.
 #[inline(always)]
 pub fn quick_step(flow: &FlowValue, arrival: &Arrival) -> Option<u32> {
     let flags = flow.flags;

@@ -44,8 +44,16 @@ fn flow_and_arrival() -> impl Strategy<Value = (FlowValue, Arrival)> {
         1 => any::<u32>(),
     ];
     let revision = prop_oneof![6 => Just(3u32), 1 => any::<u32>()];
-    (flags, protocol, any::<u8>(), any::<bool>(), any::<u32>(), age, revision).prop_map(
-        |(flags, protocol, tcp_flags, from_low, seen, age, revision)| {
+    (
+        flags,
+        protocol,
+        any::<u8>(),
+        any::<bool>(),
+        any::<u32>(),
+        age,
+        revision,
+    )
+        .prop_map(|(flags, protocol, tcp_flags, from_low, seen, age, revision)| {
             let arrival = Arrival {
                 from_low,
                 protocol,
@@ -54,8 +62,7 @@ fn flow_and_arrival() -> impl Strategy<Value = (FlowValue, Arrival)> {
                 revision: 3,
             };
             (flow(revision, seen, flags), arrival)
-        },
-    )
+        })
 }
 
 proptest! {
@@ -197,9 +204,16 @@ fn a_connection_from_handshake_to_the_last_acknowledgement() {
     assert_eq!(life.arrives(true, SYN), Step::Forward, "sent again");
     assert_eq!(life.arrives(false, SYN | ACK), Step::Forward);
     assert_eq!(life.arrives(true, ACK), Step::Forward);
-    assert_eq!(life.waits(idle_seconds::TCP_ESTABLISHED).arrives(false, ACK), Step::Forward);
+    assert_eq!(
+        life.waits(idle_seconds::TCP_ESTABLISHED).arrives(false, ACK),
+        Step::Forward
+    );
     assert_eq!(life.arrives(true, FIN | ACK), Step::Forward);
-    assert_eq!(life.arrives(false, ACK), Step::Forward, "half closed, and still sending");
+    assert_eq!(
+        life.arrives(false, ACK),
+        Step::Forward,
+        "half closed, and still sending"
+    );
     assert_eq!(life.arrives(false, FIN | ACK), Step::Forward);
     assert_eq!(life.arrives(true, ACK), Step::Close);
     assert_eq!(
@@ -222,18 +236,37 @@ fn a_syn_on_a_connection_that_was_answered_opens_another() {
     assert_eq!(life.arrives(false, SYN | ACK), Step::Forward);
     assert_eq!(life.arrives(true, SYN), Step::Open);
     let mut life = Life::new(TCP);
-    assert_eq!(life.arrives(false, SYN), Step::Open, "the other end opens one of its own");
+    assert_eq!(
+        life.arrives(false, SYN),
+        Step::Open,
+        "the other end opens one of its own"
+    );
 }
 
 #[test]
 fn an_entry_lives_as_long_as_what_was_seen_of_it_says() {
     let mut opening = Life::new(TCP);
-    assert_eq!(opening.waits(idle_seconds::TCP_OPENING).arrives(true, ACK), Step::Forward);
-    assert_eq!(opening.waits(idle_seconds::TCP_OPENING + 1).arrives(true, ACK), Step::Open);
+    assert_eq!(
+        opening.waits(idle_seconds::TCP_OPENING).arrives(true, ACK),
+        Step::Forward
+    );
+    assert_eq!(
+        opening.waits(idle_seconds::TCP_OPENING + 1).arrives(true, ACK),
+        Step::Open
+    );
     let mut asked = Life::new(protocol::UDP);
-    assert_eq!(asked.waits(idle_seconds::OTHER_UNANSWERED + 1).arrives(false, 0), Step::Open);
+    assert_eq!(
+        asked.waits(idle_seconds::OTHER_UNANSWERED + 1).arrives(false, 0),
+        Step::Open
+    );
     let mut answered = Life::new(protocol::UDP);
     assert_eq!(answered.arrives(false, 0), Step::Forward);
-    assert_eq!(answered.waits(idle_seconds::OTHER_ANSWERED).arrives(true, 0), Step::Forward);
-    assert_eq!(answered.waits(idle_seconds::OTHER_ANSWERED + 1).arrives(true, 0), Step::Open);
+    assert_eq!(
+        answered.waits(idle_seconds::OTHER_ANSWERED).arrives(true, 0),
+        Step::Forward
+    );
+    assert_eq!(
+        answered.waits(idle_seconds::OTHER_ANSWERED + 1).arrives(true, 0),
+        Step::Open
+    );
 }

@@ -86,14 +86,22 @@ fn slots() -> impl Strategy<Value = Slots> {
 fn maps() -> impl Strategy<Value = Maps> {
     let peer = select(vec![ANY_PEER, 1, 2, CIDR_PEER | 1]);
     let key = (select(NUMBERS.to_vec()), select(vec![INGRESS, EGRESS]), peer);
-    let key = key.prop_map(|(set, direction, peer)| PolicyKey { side: side(set, direction), peer });
+    let key = key.prop_map(|(set, direction, peer)| PolicyKey {
+        side: side(set, direction),
+        peer,
+    });
     let value = (slots(), slots(), 0u32..3).prop_map(|(enforced, dry_run, port_table)| PolicyValue {
         enforced,
         dry_run,
         port_table,
         prefix_lens: 0,
     });
-    let port = (select(NUMBERS.to_vec()), select(PORTS.to_vec()), select(PROTOCOLS.to_vec()), 0u32..5);
+    let port = (
+        select(NUMBERS.to_vec()),
+        select(PORTS.to_vec()),
+        select(PROTOCOLS.to_vec()),
+        0u32..5,
+    );
     let port = port.prop_map(|(table, port, protocol, fourth)| {
         let prefix_len = fourth * 4;
         PortKey {
@@ -104,7 +112,10 @@ fn maps() -> impl Strategy<Value = Maps> {
         }
     });
     let decision = (slots(), slots()).prop_map(|(enforced, dry_run)| PortValue { enforced, dry_run });
-    let identity = (select(vec![UNKNOWN_IDENTITY, 1, 2]), select(vec![0, 0, 0, address_flags::LOCAL_NODE]));
+    let identity = (
+        select(vec![UNKNOWN_IDENTITY, 1, 2]),
+        select(vec![0, 0, 0, address_flags::LOCAL_NODE]),
+    );
     let identity = identity.prop_map(|(identity, flags)| AddressValue { identity, flags });
     (
         btree_map(select(vec![SOURCE, DESTINATION]), identity, 0..3),
@@ -156,23 +167,36 @@ fn pod() -> impl Strategy<Value = Workload> {
 
 fn connection() -> impl Strategy<Value = Connection> {
     let destination = prop_oneof![9 => Just(DESTINATION), 1 => Just(SOURCE)];
-    (pod(), pod(), destination, select(PORTS.to_vec()), select(PROTOCOLS.to_vec())).prop_map(
-        |(source_pod, destination_pod, destination, port, protocol)| Connection {
-            source: SOURCE,
-            destination,
-            source_pod,
-            destination_pod,
-            source_port: 4_000u16.to_be(),
-            destination_port: port.to_be(),
-            protocol,
-            padding: [0; 3],
-        },
+    (
+        pod(),
+        pod(),
+        destination,
+        select(PORTS.to_vec()),
+        select(PROTOCOLS.to_vec()),
     )
+        .prop_map(
+            |(source_pod, destination_pod, destination, port, protocol)| Connection {
+                source: SOURCE,
+                destination,
+                source_pod,
+                destination_pod,
+                source_port: 4_000u16.to_be(),
+                destination_port: port.to_be(),
+                protocol,
+                padding: [0; 3],
+            },
+        )
 }
 
 /// What one side's entries say, in the words of the module: of every entry that is found, the slots of the longest
 /// port prefix; of these the lowest rank in each tier; the first tier that is final.
-fn side_says(maps: &Maps, pod: &Workload, direction: u32, peer: u32, c: &Connection) -> (SideVerdict, Reason) {
+fn side_says(
+    maps: &Maps,
+    pod: &Workload,
+    direction: u32,
+    peer: u32,
+    c: &Connection,
+) -> (SideVerdict, Reason) {
     if pod.flags & workload_flags::CLOSED != 0 {
         let closed = SideVerdict {
             verdict: side_verdict::DENY,
@@ -188,22 +212,33 @@ fn side_says(maps: &Maps, pod: &Workload, direction: u32, peer: u32, c: &Connect
     };
     let mut found = Vec::new();
     if pod.policy_set != 0 {
-        let own = if peer == UNKNOWN_IDENTITY { None } else { entry(peer) };
+        let own = if peer == UNKNOWN_IDENTITY {
+            None
+        } else {
+            entry(peer)
+        };
         found.extend(own.or_else(|| entry(ANY_PEER)));
-        let flag = if direction == EGRESS { workload_flags::EGRESS_CIDRS } else { workload_flags::INGRESS_CIDRS };
+        let flag = if direction == EGRESS {
+            workload_flags::EGRESS_CIDRS
+        } else {
+            workload_flags::INGRESS_CIDRS
+        };
         if pod.flags & flag != 0 {
             found.extend(maps.cidr.and_then(|number| entry(CIDR_PEER | number)));
         }
     }
     let decisions: Vec<PortValue> = found.into_iter().map(|entry| by_port(maps, entry, c)).collect();
     let says = |slots: fn(&PortValue) -> Slots| {
-        let best = |tier: fn(&Slots) -> u64| decisions.iter().map(|it| tier(&slots(it))).min().unwrap_or(EMPTY);
+        let best =
+            |tier: fn(&Slots) -> u64| decisions.iter().map(|it| tier(&slots(it))).min().unwrap_or(EMPTY);
         let tiers = [
             (best(|slots| slots.admin), Reason::RuleDenied),
             (best(|slots| slots.network_policy), Reason::Isolated),
             (best(|slots| slots.baseline), Reason::RuleDenied),
         ];
-        let last = tiers.into_iter().find(|(slot, _)| *slot != EMPTY && slots::action(*slot) != PASS);
+        let last = tiers
+            .into_iter()
+            .find(|(slot, _)| *slot != EMPTY && slots::action(*slot) != PASS);
         match last {
             None => (side_verdict::ALLOW, NO_RULE, Reason::DefaultAllowed),
             Some((slot, _)) if slots::action(slot) == ACCEPT => {
@@ -231,7 +266,11 @@ fn by_port(maps: &Maps, entry: &PolicyValue, c: &Connection) -> PortValue {
             && key.protocol == c.protocol
             && key.port == port & mask(u32::from(key.prefix_len))
     };
-    let longest = maps.ports.iter().filter(|(key, _)| holds(key)).max_by_key(|(key, _)| key.prefix_len);
+    let longest = maps
+        .ports
+        .iter()
+        .filter(|(key, _)| holds(key))
+        .max_by_key(|(key, _)| key.prefix_len);
     longest.map_or(
         PortValue {
             enforced: entry.enforced,
@@ -245,7 +284,13 @@ fn model(maps: &Maps, c: &Connection) -> (Reason, SideVerdict, SideVerdict) {
     let none = SideVerdict::NOT_JUDGED;
     let (from_pod, to_pod) = (c.source_pod.ifindex != 0, c.destination_pod.ifindex != 0);
     let owner = |address: &Address| maps.addresses.get(address).copied().unwrap_or_default();
-    let identity = |pod: &Workload, address| if pod.ifindex != 0 { pod.identity } else { owner(address).identity };
+    let identity = |pod: &Workload, address| {
+        if pod.ifindex != 0 {
+            pod.identity
+        } else {
+            owner(address).identity
+        }
+    };
     if !from_pod && !to_pod {
         return (Reason::NotForPod, none, none);
     }

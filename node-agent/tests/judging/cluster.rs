@@ -59,7 +59,11 @@ pub fn connected(
 
 /// A number that depends on the pod's name alone.
 pub fn ifindex_by_name(id: &PodId) -> u32 {
-    let sum = id.to_string().bytes().map(u32::from).fold(7, |sum, byte| sum * 31 % 60_000 + byte);
+    let sum = id
+        .to_string()
+        .bytes()
+        .map(u32::from)
+        .fold(7, |sum, byte| sum * 31 % 60_000 + byte);
     1_000 + sum
 }
 
@@ -96,7 +100,11 @@ pub fn world() -> impl Strategy<Value = World> {
 
 /// Few addresses and ports, so that two sets of Services meet.
 pub fn services() -> impl Strategy<Value = Vec<ServicePort>> {
-    let place = (select(&["10.96.0.1", "10.96.0.2", "fd00:96::1"][..]), select(&[80u16, 443][..]), select(&[6u8, 17][..]));
+    let place = (
+        select(&["10.96.0.1", "10.96.0.2", "fd00:96::1"][..]),
+        select(&[80u16, 443][..]),
+        select(&[6u8, 17][..]),
+    );
     let backend = (1u8..4, select(&[80u16, 8080][..]));
     let service = (place, vec(backend, 0..5)).prop_map(|((address, port, protocol), backends)| {
         let address: IpAddr = address.parse().expect("an address");
@@ -143,7 +151,10 @@ pub fn changed(world: &World, other: &World, coins: &[bool]) -> World {
         flow_log_policies: BTreeMap::new(),
     };
     let by_name = |services: &[ServicePort]| -> BTreeMap<String, ServicePort> {
-        services.iter().map(|service| (service.name.clone(), service.clone())).collect()
+        services
+            .iter()
+            .map(|service| (service.name.clone(), service.clone()))
+            .collect()
     };
     let services = mixed(&by_name(&world.services), &by_name(&other.services), &mut toss);
     World {
@@ -167,11 +178,16 @@ fn mixed<K: Ord + Clone, V: Clone>(
 }
 
 /// Nodes that have addresses which were nobody's before, or a pod's.
-fn with_more_addresses(nodes: &BTreeMap<String, Node>, toss: &mut impl FnMut() -> bool) -> BTreeMap<String, Node> {
+fn with_more_addresses(
+    nodes: &BTreeMap<String, Node>,
+    toss: &mut impl FnMut() -> bool,
+) -> BTreeMap<String, Node> {
     let mut nodes = nodes.clone();
     let more = ["10.0.0.77", "fd00::1:0:0:0:77", "10.0.0.3", "fd00:0:0:1::3"];
     for (address, node) in more.iter().zip(NODES.iter().cycle()) {
-        if toss() && let Some(node) = nodes.get_mut(*node) {
+        if toss()
+            && let Some(node) = nodes.get_mut(*node)
+        {
             node.addresses.push(address.parse().expect("an address"));
         }
     }
@@ -181,8 +197,8 @@ fn with_more_addresses(nodes: &BTreeMap<String, Node>, toss: &mut impl FnMut() -
 /// Nobody gives one address to two running pods.
 fn without_shared_addresses(mut snapshot: Snapshot) -> Snapshot {
     let mut taken = BTreeSet::new();
-    snapshot
-        .pods
-        .retain(|_, pod| !pod.is_on_pod_network() || pod.addresses.iter().all(|address| taken.insert(*address)));
+    snapshot.pods.retain(|_, pod| {
+        !pod.is_on_pod_network() || pod.addresses.iter().all(|address| taken.insert(*address))
+    });
     snapshot
 }

@@ -28,9 +28,12 @@ impl Tables for Host<'_> {
 
     /// As `BPF_MAP_TYPE_LPM_TRIE` finds it: of all that contain the key, the longest.
     fn cidr(&self, key: &CidrKey) -> Option<u32> {
-        let around = |cidr: &CidrKey| cidr.prefix_len <= key.prefix_len && contains(cidr, Address(key.address));
+        let around =
+            |cidr: &CidrKey| cidr.prefix_len <= key.prefix_len && contains(cidr, Address(key.address));
         let found = self.0.cidrs.iter().filter(|(cidr, _)| around(cidr));
-        found.max_by_key(|(cidr, _)| cidr.prefix_len).map(|(_, number)| *number)
+        found
+            .max_by_key(|(cidr, _)| cidr.prefix_len)
+            .map(|(_, number)| *number)
     }
 
     fn policy(&self, key: &PolicyKey) -> Option<&PolicyValue> {
@@ -76,7 +79,11 @@ pub fn connection(contents: &Contents, flow: &Flow, source_port: u16) -> Connect
 /// What [`judge`] says.
 pub fn judged(contents: &Contents, flow: &Flow) -> (Reason, Judgement) {
     let mut judgement = Judgement::NONE;
-    let reason = judge(&Host(contents), &connection(contents, flow, 40_000), &mut judgement);
+    let reason = judge(
+        &Host(contents),
+        &connection(contents, flow, 40_000),
+        &mut judgement,
+    );
     (reason, judgement)
 }
 
@@ -100,7 +107,11 @@ pub fn sides(contents: &Contents, flow: &Flow) -> Sides {
                 return EXEMPT;
             }
             host.judge_side(direction, &connection, &mut judgement);
-            if direction == EGRESS { judgement.egress } else { judgement.ingress }
+            if direction == EGRESS {
+                judgement.egress
+            } else {
+                judgement.ingress
+            }
         })
     };
     Sides {

@@ -7,7 +7,9 @@ use weir_abi::address::{Address, AddressValue, CidrKey, address_flags};
 use weir_abi::config::Control;
 use weir_abi::event::{EVENT_VERSION, FlowEvent, SideVerdict, event_flags, side_verdict};
 use weir_abi::flow::{FlowKey4, FlowKey6, FlowValue};
-use weir_abi::policy::{ANY_PEER, CIDR_PEER, EGRESS, INGRESS, NO_PORTS, PolicyKey, PolicyValue, RuleCount, side};
+use weir_abi::policy::{
+    ANY_PEER, CIDR_PEER, EGRESS, INGRESS, NO_PORTS, PolicyKey, PolicyValue, RuleCount, side,
+};
 use weir_abi::reason::Reason;
 use weir_abi::service::{Backend, ServiceKey, ServiceValue};
 use weir_abi::slots::{ACCEPT, DENY, Slots, slot};
@@ -285,7 +287,10 @@ impl Scene {
     pub fn budget(&mut self, log_budget: u32) {
         let control = self.kernel.control().expect("control");
         self.kernel
-            .set_control(Control { log_budget, ..control })
+            .set_control(Control {
+                log_budget,
+                ..control
+            })
             .expect("control");
     }
 
@@ -326,21 +331,29 @@ impl Scene {
         }
     }
 
-    pub fn from_a(&mut self, packet: &[u8]) -> Seen {
+    pub fn sent_by_a(&mut self, packet: &[u8]) -> Seen {
         self.run("from_pod", self.a, packet)
     }
 
-    pub fn from_b(&mut self, packet: &[u8]) -> Seen {
+    pub fn sent_by_b(&mut self, packet: &[u8]) -> Seen {
         self.run("from_pod", self.b, packet)
     }
 
     /// A packet that the programs hand over to the pod on another interface.
     pub fn handed_to_a(&self, packet: &[u8], reason: Reason) -> Seen {
-        Seen::only(TC_ACT_REDIRECT, &framed(packet, &self.workload(Family::V4.a())), reason)
+        Seen::only(
+            TC_ACT_REDIRECT,
+            &framed(packet, &self.workload(Family::V4.a())),
+            reason,
+        )
     }
 
     pub fn handed_to_b(&self, packet: &[u8], reason: Reason) -> Seen {
-        Seen::only(TC_ACT_REDIRECT, &framed(packet, &self.workload(Family::V4.b())), reason)
+        Seen::only(
+            TC_ACT_REDIRECT,
+            &framed(packet, &self.workload(Family::V4.b())),
+            reason,
+        )
     }
 
     fn workload(&self, address: IpAddr) -> Workload {
@@ -357,7 +370,9 @@ pub fn framed(packet: &[u8], pod: &Workload) -> Vec<u8> {
 }
 
 fn moved(before: &BTreeMap<Reason, u64>, after: &BTreeMap<Reason, u64>) -> BTreeMap<Reason, u64> {
-    let moved = after.iter().map(|(reason, count)| (*reason, count - before[reason]));
+    let moved = after
+        .iter()
+        .map(|(reason, count)| (*reason, count - before[reason]));
     moved.filter(|(_, count)| *count != 0).collect()
 }
 
@@ -375,7 +390,9 @@ fn moved_rules(
         };
         (*rule, count)
     });
-    moved.filter(|(_, count)| *count != RuleCount::default()).collect()
+    moved
+        .filter(|(_, count)| *count != RuleCount::default())
+        .collect()
 }
 
 /// A record of a connection between two ends, without a Service.
@@ -419,7 +436,13 @@ fn identity_of(ip: IpAddr) -> u32 {
 }
 
 /// The record of the connection from A to B that policy allows.
-pub fn a_to_b(protocol: u8, detail: u8, source_port: u16, destination_port: u16, family: Family) -> FlowEvent {
+pub fn a_to_b(
+    protocol: u8,
+    detail: u8,
+    source_port: u16,
+    destination_port: u16,
+    family: Family,
+) -> FlowEvent {
     FlowEvent {
         detail,
         flags: event_flags::LOG_EGRESS | event_flags::LOG_INGRESS,
@@ -516,13 +539,19 @@ fn contents(a: u32, b: u32) -> Contents {
             identity: identity::REMOTE,
             flags: 0,
         };
-        contents.addresses.insert(Address::from_ip(family.remote()), remote);
+        contents
+            .addresses
+            .insert(Address::from_ip(family.remote()), remote);
     }
     let cidr = |text: &str, prefix_len| CidrKey {
         prefix_len,
         address: Address::from_ip(text.parse().expect("an address")).0,
     };
-    contents.cidrs = [(cidr("192.0.2.0", 120), STRANGERS_4), (cidr("2001:db8::", 32), STRANGERS_6)].into();
+    contents.cidrs = [
+        (cidr("192.0.2.0", 120), STRANGERS_4),
+        (cidr("2001:db8::", 32), STRANGERS_6),
+    ]
+    .into();
     let key = |set, direction, peer| PolicyKey {
         side: side(set, direction),
         peer,
@@ -530,12 +559,24 @@ fn contents(a: u32, b: u32) -> Contents {
     contents.policy = [
         (key(A_SET, EGRESS, ANY_PEER), deny(rule::A_ISOLATED)),
         (key(A_SET, EGRESS, identity::B), accept(rule::A_TO_B)),
-        (key(A_SET, EGRESS, CIDR_PEER | STRANGERS_4), accept(rule::A_TO_STRANGER)),
-        (key(A_SET, EGRESS, CIDR_PEER | STRANGERS_6), accept(rule::A_TO_STRANGER)),
+        (
+            key(A_SET, EGRESS, CIDR_PEER | STRANGERS_4),
+            accept(rule::A_TO_STRANGER),
+        ),
+        (
+            key(A_SET, EGRESS, CIDR_PEER | STRANGERS_6),
+            accept(rule::A_TO_STRANGER),
+        ),
         (key(B_SET, INGRESS, ANY_PEER), deny(rule::B_ISOLATED)),
         (key(B_SET, INGRESS, identity::A), accept(rule::B_FROM_A)),
-        (key(B_SET, INGRESS, CIDR_PEER | STRANGERS_4), accept(rule::B_FROM_STRANGER)),
-        (key(B_SET, INGRESS, CIDR_PEER | STRANGERS_6), accept(rule::B_FROM_STRANGER)),
+        (
+            key(B_SET, INGRESS, CIDR_PEER | STRANGERS_4),
+            accept(rule::B_FROM_STRANGER),
+        ),
+        (
+            key(B_SET, INGRESS, CIDR_PEER | STRANGERS_6),
+            accept(rule::B_FROM_STRANGER),
+        ),
     ]
     .into();
     contents
@@ -543,7 +584,10 @@ fn contents(a: u32, b: u32) -> Contents {
 
 /// Adds a Service at the address of all Services.
 pub fn serve(contents: &mut Contents, ip: IpAddr, port: u16, protocol: u8, backends: &[(IpAddr, u16)]) {
-    let first = contents.backends.last_key_value().map_or(0, |(index, _)| index + 1);
+    let first = contents
+        .backends
+        .last_key_value()
+        .map_or(0, |(index, _)| index + 1);
     let key = ServiceKey {
         address: Address::from_ip(ip),
         port: port.to_be(),

@@ -25,7 +25,11 @@ struct Exchange {
 
 fn exchanges(family: Family) -> Vec<Exchange> {
     let (a, b) = (family.a(), family.b());
-    let (echo_protocol, echo_type) = if family == Family::V4 { (protocol::ICMP, 8) } else { (protocol::ICMPV6, 128) };
+    let (echo_protocol, echo_type) = if family == Family::V4 {
+        (protocol::ICMP, 8)
+    } else {
+        (protocol::ICMPV6, 128)
+    };
     vec![
         Exchange {
             ask: tcp(a, b, 4_000, 80, SYN),
@@ -59,10 +63,16 @@ fn between_two_pods_of_the_node() {
                 let (ask, answer) = (ask.bytes(), answer.bytes());
                 let first = scene.handed_to_b(&ask, Reason::Allowed).flows(1).record(record);
                 let first = first.rules(&[(rule::A_TO_B, ALLOWED), (rule::B_FROM_A, ALLOWED)]);
-                assert_eq!(scene.from_a(&ask), first);
-                assert_eq!(scene.from_b(&answer), scene.handed_to_a(&answer, Reason::Established));
-                assert_eq!(scene.from_a(&ask[..]).reasons.len(), 1);
-                assert_eq!(scene.from_b(&answer), scene.handed_to_a(&answer, Reason::Established));
+                assert_eq!(scene.sent_by_a(&ask), first);
+                assert_eq!(
+                    scene.sent_by_b(&answer),
+                    scene.handed_to_a(&answer, Reason::Established)
+                );
+                assert_eq!(scene.sent_by_a(&ask[..]).reasons.len(), 1);
+                assert_eq!(
+                    scene.sent_by_b(&answer),
+                    scene.handed_to_a(&answer, Reason::Established)
+                );
             }
         }
     });
@@ -79,16 +89,22 @@ fn the_slow_path_says_of_an_established_packet_what_the_fast_one_says() {
                 Family::V4 => packet.options(3),
                 Family::V6 => packet.extension(weir_datapath::testing::Extension::Destination(1)),
             };
-            scene.from_a(&tcp(a, b, 4_000, 80, SYN).bytes());
-            scene.from_b(&tcp(b, a, 80, 4_000, SYN | ACK).bytes());
+            scene.sent_by_a(&tcp(a, b, 4_000, 80, SYN).bytes());
+            scene.sent_by_b(&tcp(b, a, 80, 4_000, SYN | ACK).bytes());
             for _ in 0..2 {
                 let data = tcp(a, b, 4_000, 80, ACK).payload(b"data");
                 for packet in [data.bytes(), unusual(data).bytes()] {
-                    assert_eq!(scene.from_a(&packet), scene.handed_to_b(&packet, Reason::Established));
+                    assert_eq!(
+                        scene.sent_by_a(&packet),
+                        scene.handed_to_b(&packet, Reason::Established)
+                    );
                 }
                 let data = tcp(b, a, 80, 4_000, ACK).payload(b"more");
                 for packet in [data.bytes(), unusual(data).bytes()] {
-                    assert_eq!(scene.from_b(&packet), scene.handed_to_a(&packet, Reason::Established));
+                    assert_eq!(
+                        scene.sent_by_b(&packet),
+                        scene.handed_to_a(&packet, Reason::Established)
+                    );
                 }
             }
         }
@@ -109,16 +125,22 @@ fn with_somebody_outside() {
                 ..record(Reason::Allowed, protocol::TCP, (a, 4_000), (stranger, 443))
             };
             let first = Seen::passed(&ask, Reason::Allowed).flows(1).record(out);
-            assert_eq!(scene.from_a(&ask), first.rules(&[(rule::A_TO_STRANGER, ALLOWED)]));
+            assert_eq!(
+                scene.sent_by_a(&ask),
+                first.rules(&[(rule::A_TO_STRANGER, ALLOWED)])
+            );
             let answer = tcp(stranger, a, 443, 4_000, SYN | ACK).bytes();
-            assert_eq!(scene.run("to_pod", scene.a, &answer), Seen::passed(&answer, Reason::Established));
+            assert_eq!(
+                scene.run("to_pod", scene.a, &answer),
+                Seen::passed(&answer, Reason::Established)
+            );
             // Or straight off the wire.
             assert_eq!(
                 scene.run("from_wire", scene.other, &answer),
                 scene.handed_to_a(&answer, Reason::Established)
             );
             let data = tcp(a, stranger, 4_000, 443, ACK).bytes();
-            assert_eq!(scene.from_a(&data), Seen::passed(&data, Reason::Established));
+            assert_eq!(scene.sent_by_a(&data), Seen::passed(&data, Reason::Established));
 
             let ask = udp(stranger, b, 5_000, 53).bytes();
             let first = FlowEvent {
@@ -135,7 +157,10 @@ fn with_somebody_outside() {
                     .record(first)
             );
             let answer = udp(b, stranger, 53, 5_000).bytes();
-            assert_eq!(scene.from_b(&answer), Seen::passed(&answer, Reason::Established));
+            assert_eq!(
+                scene.sent_by_b(&answer),
+                Seen::passed(&answer, Reason::Established)
+            );
         }
     });
 }
@@ -148,7 +173,7 @@ fn that_nothing_restricts() {
         for family in FAMILIES {
             let ask = tcp(family.b(), family.a(), 4_000, 80, SYN).bytes();
             let first = scene.handed_to_a(&ask, Reason::DefaultAllowed).flows(1);
-            assert_eq!(scene.from_b(&ask), first);
+            assert_eq!(scene.sent_by_b(&ask), first);
         }
     });
 }
@@ -169,8 +194,8 @@ fn that_policy_denies() {
                 };
                 let seen = Seen::dropped(&ask, Reason::Isolated).record(denied);
                 let seen = seen.rules(&[(rule::A_ISOLATED, DENIED)]);
-                assert_eq!(scene.from_a(&ask), seen);
-                assert_eq!(scene.from_a(&ask), seen, "every packet");
+                assert_eq!(scene.sent_by_a(&ask), seen);
+                assert_eq!(scene.sent_by_a(&ask), seen, "every packet");
             }
             let from = family.remote();
             let ask = udp(from, b, 4_000, 53).bytes();
@@ -196,7 +221,7 @@ fn that_end_leave_nothing() {
             let (a, b) = (family.a(), family.b());
             let from_a = |flags| tcp(a, b, 4_000, 80, flags).bytes();
             let from_b = |flags| tcp(b, a, 80, 4_000, flags).bytes();
-            assert_eq!(scene.from_a(&from_a(SYN)).flows, 1);
+            assert_eq!(scene.sent_by_a(&from_a(SYN)).flows, 1);
             let steps = [
                 (from_b(SYN | ACK), 0),
                 (from_a(ACK), 0),
@@ -209,22 +234,34 @@ fn that_end_leave_nothing() {
             for (packet, flows) in steps {
                 let is_from_a = packet == from_a(ACK) || packet == from_a(FIN | ACK);
                 let (seen, expected) = if is_from_a {
-                    (scene.from_a(&packet), scene.handed_to_b(&packet, Reason::Established))
+                    (
+                        scene.sent_by_a(&packet),
+                        scene.handed_to_b(&packet, Reason::Established),
+                    )
                 } else {
-                    (scene.from_b(&packet), scene.handed_to_a(&packet, Reason::Established))
+                    (
+                        scene.sent_by_b(&packet),
+                        scene.handed_to_a(&packet, Reason::Established),
+                    )
                 };
                 assert_eq!(seen, expected.flows(flows));
             }
             // A reset from either end.
             for by_a in [true, false] {
-                scene.from_a(&from_a(SYN));
-                scene.from_b(&from_b(SYN | ACK));
+                scene.sent_by_a(&from_a(SYN));
+                scene.sent_by_b(&from_b(SYN | ACK));
                 let (seen, expected) = if by_a {
                     let reset = from_a(RST);
-                    (scene.from_a(&reset), scene.handed_to_b(&reset, Reason::Established))
+                    (
+                        scene.sent_by_a(&reset),
+                        scene.handed_to_b(&reset, Reason::Established),
+                    )
                 } else {
                     let reset = from_b(RST | ACK);
-                    (scene.from_b(&reset), scene.handed_to_a(&reset, Reason::Established))
+                    (
+                        scene.sent_by_b(&reset),
+                        scene.handed_to_a(&reset, Reason::Established),
+                    )
                 };
                 assert_eq!(seen, expected.flows(-1));
             }
@@ -244,10 +281,14 @@ fn that_are_opened_again_are_new_ones() {
                 .handed_to_b(&syn, Reason::Allowed)
                 .rules(&[(rule::A_TO_B, ALLOWED), (rule::B_FROM_A, ALLOWED)])
                 .record(a_to_b(protocol::TCP, SYN, 4_000, 80, family));
-            assert_eq!(scene.from_a(&syn), opened.clone().flows(1));
-            assert_eq!(scene.from_a(&syn), scene.handed_to_b(&syn, Reason::Established), "sent again");
-            scene.from_b(&tcp(b, a, 80, 4_000, SYN | ACK).bytes());
-            assert_eq!(scene.from_a(&syn), opened);
+            assert_eq!(scene.sent_by_a(&syn), opened.clone().flows(1));
+            assert_eq!(
+                scene.sent_by_a(&syn),
+                scene.handed_to_b(&syn, Reason::Established),
+                "sent again"
+            );
+            scene.sent_by_b(&tcp(b, a, 80, 4_000, SYN | ACK).bytes());
+            assert_eq!(scene.sent_by_a(&syn), opened);
         }
     });
 }
@@ -261,8 +302,8 @@ fn that_live_through_a_change_of_policy() {
         let mut scene = Scene::new(bed);
         for family in FAMILIES {
             let (a, b) = (family.a(), family.b());
-            scene.from_a(&tcp(a, b, 4_000, 80, SYN).bytes());
-            scene.from_b(&tcp(b, a, 80, 4_000, SYN | ACK).bytes());
+            scene.sent_by_a(&tcp(a, b, 4_000, 80, SYN).bytes());
+            scene.sent_by_b(&tcp(b, a, 80, 4_000, SYN | ACK).bytes());
             let ask = tcp(a, b, 4_000, 80, ACK).payload(b"ask").bytes();
             let answer = tcp(b, a, 80, 4_000, ACK).payload(b"answer").bytes();
 
@@ -278,14 +319,20 @@ fn that_live_through_a_change_of_policy() {
                     let seen = Seen::dropped(packet, Reason::RuleDenied).record(denied);
                     seen.rules(&[(ADMIN, DENIED)])
                 };
-                assert_eq!(scene.from_a(&ask), seen(&ask));
-                assert_eq!(scene.from_b(&answer), seen(&answer));
+                assert_eq!(scene.sent_by_a(&ask), seen(&ask));
+                assert_eq!(scene.sent_by_b(&answer), seen(&answer));
             }
 
             // Another rule that allows it is another cause, and the connection is no new one.
             scene.decide(EGRESS, identity::B, accept(rule::A_TO_B));
-            assert_eq!(scene.from_b(&answer), scene.handed_to_a(&answer, Reason::Established));
-            assert_eq!(scene.from_a(&ask), scene.handed_to_b(&ask, Reason::Established));
+            assert_eq!(
+                scene.sent_by_b(&answer),
+                scene.handed_to_a(&answer, Reason::Established)
+            );
+            assert_eq!(
+                scene.sent_by_a(&ask),
+                scene.handed_to_b(&ask, Reason::Established)
+            );
         }
     });
 }
@@ -296,13 +343,21 @@ fn that_are_met_in_the_middle() {
     in_bed(|bed| {
         let mut scene = Scene::new(bed);
         for family in FAMILIES {
-            let data = tcp(family.a(), family.b(), 4_000, 80, ACK).payload(b"data").bytes();
-            assert_eq!(scene.from_a(&data), scene.handed_to_b(&data, Reason::Allowed).flows(1));
-            assert_eq!(scene.from_a(&data), scene.handed_to_b(&data, Reason::Established));
+            let data = tcp(family.a(), family.b(), 4_000, 80, ACK)
+                .payload(b"data")
+                .bytes();
+            assert_eq!(
+                scene.sent_by_a(&data),
+                scene.handed_to_b(&data, Reason::Allowed).flows(1)
+            );
+            assert_eq!(
+                scene.sent_by_a(&data),
+                scene.handed_to_b(&data, Reason::Established)
+            );
             // What ends one leaves no entry.
             for flags in [FIN | ACK, RST] {
                 let last = tcp(family.a(), family.b(), 4_001, 80, flags).bytes();
-                assert_eq!(scene.from_a(&last), scene.handed_to_b(&last, Reason::Allowed));
+                assert_eq!(scene.sent_by_a(&last), scene.handed_to_b(&last, Reason::Allowed));
             }
         }
     });
@@ -316,7 +371,7 @@ fn of_protocols_without_ports() {
         for family in FAMILIES {
             let (a, b) = (family.a(), family.b());
             let other = weir_datapath::testing::other(a, b, 47, b"a tunnel").bytes();
-            let seen = scene.from_a(&other);
+            let seen = scene.sent_by_a(&other);
             let expected = scene
                 .handed_to_b(&other, Reason::Allowed)
                 .flows(1)
@@ -326,8 +381,12 @@ fn of_protocols_without_ports() {
             // RFC 792's timestamp, RFC 4620's node information query.
             let kind = if family == Family::V4 { 13 } else { 139 };
             let message = icmp(a, b, kind, 0, [0, 9, 0, 1]).payload(&[0; 12]).bytes();
-            let seen = scene.from_a(&message);
-            assert_eq!((seen.action, seen.flows, seen.records.len()), (expected.action, 1, 1), "{seen:?}");
+            let seen = scene.sent_by_a(&message);
+            assert_eq!(
+                (seen.action, seen.flows, seen.records.len()),
+                (expected.action, 1, 1),
+                "{seen:?}"
+            );
         }
     });
 }

@@ -22,7 +22,11 @@ fn a_pod_sends_from_its_own_addresses_only() {
             let (a, b) = (family.a(), family.b());
             for claimed in [b, family.node(), family.remote(), family.unknown()] {
                 let packet = udp(claimed, family.stranger(), 4_000, 53).bytes();
-                assert_eq!(scene.from_a(&packet), Seen::dropped(&packet, Reason::SourceNotOwn), "{claimed}");
+                assert_eq!(
+                    scene.sent_by_a(&packet),
+                    Seen::dropped(&packet, Reason::SourceNotOwn),
+                    "{claimed}"
+                );
             }
             // On an interface that is no pod's, no address is its own.
             let packet = udp(a, b, 4_000, 53).bytes();
@@ -31,8 +35,11 @@ fn a_pod_sends_from_its_own_addresses_only() {
                 Seen::dropped(&packet, Reason::SourceNotOwn)
             );
             // Nor does an entry of the connection help.
-            scene.from_a(&packet);
-            assert_eq!(scene.from_b(&packet), Seen::dropped(&packet, Reason::SourceNotOwn));
+            scene.sent_by_a(&packet);
+            assert_eq!(
+                scene.sent_by_b(&packet),
+                Seen::dropped(&packet, Reason::SourceNotOwn)
+            );
             for (program, ifindex) in [("to_pod", scene.b), ("from_wire", scene.other)] {
                 assert_eq!(
                     scene.run(program, ifindex, &packet),
@@ -72,11 +79,14 @@ fn a_pod_and_its_node_speak_freely() {
         let mut scene = Scene::new(bed);
         for family in FAMILIES {
             let probe = tcp(family.node(), family.b(), 4_000, 8_080, SYN).bytes();
-            assert_eq!(scene.run("to_pod", scene.b, &probe), Seen::passed(&probe, Reason::LocalNode));
+            assert_eq!(
+                scene.run("to_pod", scene.b, &probe),
+                Seen::passed(&probe, Reason::LocalNode)
+            );
             let answer = tcp(family.b(), family.node(), 8_080, 4_000, SYN | tcp_flags::ACK).bytes();
-            assert_eq!(scene.from_b(&answer), Seen::passed(&answer, Reason::LocalNode));
+            assert_eq!(scene.sent_by_b(&answer), Seen::passed(&answer, Reason::LocalNode));
             let ask = udp(family.a(), family.node(), 4_000, 53).bytes();
-            assert_eq!(scene.from_a(&ask), Seen::passed(&ask, Reason::LocalNode));
+            assert_eq!(scene.sent_by_a(&ask), Seen::passed(&ask, Reason::LocalNode));
         }
     });
 }
@@ -97,18 +107,29 @@ fn a_closed_pod_is_closed() {
                 ..SideVerdict::NOT_JUDGED
             };
             let ask = udp(family.a(), family.b(), 4_000, 53).bytes();
-            let seen = scene.from_a(&ask);
+            let seen = scene.sent_by_a(&ask);
             let out = FlowEvent {
                 flags: event_flags::LOG_EGRESS,
-                egress: SideVerdict { dry_run_verdict: seen.records[0].egress.dry_run_verdict, ..denied },
-                ..record(Reason::PodClosed, protocol::UDP, (family.a(), 4_000), (family.b(), 53))
+                egress: SideVerdict {
+                    dry_run_verdict: seen.records[0].egress.dry_run_verdict,
+                    ..denied
+                },
+                ..record(
+                    Reason::PodClosed,
+                    protocol::UDP,
+                    (family.a(), 4_000),
+                    (family.b(), 53),
+                )
             };
             assert_eq!(seen, Seen::dropped(&ask, Reason::PodClosed).record(out));
             let ask = udp(family.b(), family.a(), 4_001, 53).bytes();
-            let seen = scene.from_b(&ask);
+            let seen = scene.sent_by_b(&ask);
             assert_eq!((seen.action, seen.reasons), (2, [(Reason::PodClosed, 1)].into()));
             let probe = tcp(family.node(), family.a(), 4_000, 80, SYN).bytes();
-            assert_eq!(scene.run("to_pod", scene.a, &probe), Seen::passed(&probe, Reason::LocalNode));
+            assert_eq!(
+                scene.run("to_pod", scene.a, &probe),
+                Seen::passed(&probe, Reason::LocalNode)
+            );
         }
     });
 }
@@ -125,7 +146,11 @@ fn multicast_from_a_pod_goes_nowhere() {
             (Family::V6, "ff0e::1"),
         ] {
             let packet = udp(from.a(), to.parse().unwrap(), 5_353, 5_353).bytes();
-            assert_eq!(scene.from_a(&packet), Seen::dropped(&packet, Reason::Multicast), "{to}");
+            assert_eq!(
+                scene.sent_by_a(&packet),
+                Seen::dropped(&packet, Reason::Multicast),
+                "{to}"
+            );
         }
     });
 }
@@ -145,13 +170,17 @@ fn what_finds_the_link_passes() {
                 ("to_pod", scene.a, Reason::LinkControl),
                 ("from_wire", scene.other, Reason::NotForPod),
             ] {
-                assert_eq!(scene.run(program, ifindex, &packet), Seen::passed(&packet, reason), "{program}");
+                assert_eq!(
+                    scene.run(program, ifindex, &packet),
+                    Seen::passed(&packet, reason),
+                    "{program}"
+                );
             }
         }
         // A hop limit below 255 has crossed a router, and is no neighbour's (RFC 4861, section 7.1.1).
         let forged = neighbour_discovery("fe80::2".parse().unwrap(), "fe80::1".parse().unwrap(), 135);
         let forged = forged.hop_limit(254).bytes();
-        let seen = scene.from_a(&forged);
+        let seen = scene.sent_by_a(&forged);
         assert_eq!(seen.action, 2, "{seen:?}");
     });
 }

@@ -23,15 +23,24 @@ fn about_a_connection_that_policy_allows() {
             let ask = udp(a, b, 4_000, 53).payload(b"who?").bytes();
             let error = icmp_error(b, a, kind, code, &ask).bytes();
             // Policy allows the connection, with an entry or without.
-            assert_eq!(scene.from_b(&error), scene.handed_to_a(&error, Reason::RelatedError));
-            scene.from_a(&ask);
-            assert_eq!(scene.from_b(&error), scene.handed_to_a(&error, Reason::RelatedError));
+            assert_eq!(
+                scene.sent_by_b(&error),
+                scene.handed_to_a(&error, Reason::RelatedError)
+            );
+            scene.sent_by_a(&ask);
+            assert_eq!(
+                scene.sent_by_b(&error),
+                scene.handed_to_a(&error, Reason::RelatedError)
+            );
 
             // A router on the way reports what happened to a packet of A's.
             let ask = tcp(a, stranger, 4_000, 443, tcp_flags::SYN).bytes();
-            scene.from_a(&ask);
+            scene.sent_by_a(&ask);
             let error = icmp_error(family.unknown(), a, kind, code, &ask).bytes();
-            assert_eq!(scene.run("to_pod", scene.a, &error), Seen::passed(&error, Reason::RelatedError));
+            assert_eq!(
+                scene.run("to_pod", scene.a, &error),
+                Seen::passed(&error, Reason::RelatedError)
+            );
             assert_eq!(
                 scene.run("from_wire", scene.other, &error),
                 scene.handed_to_a(&error, Reason::RelatedError)
@@ -61,7 +70,10 @@ fn about_no_connection_are_dropped() {
             let never_sent = udp(a, unknown, 4_000, 53).bytes();
             let error = icmp_error(unknown, a, kind, code, &never_sent).bytes();
             scene.change(|contents| {
-                let any = |set| PolicyKey { side: side(set, INGRESS), peer: ANY_PEER };
+                let any = |set| PolicyKey {
+                    side: side(set, INGRESS),
+                    peer: ANY_PEER,
+                };
                 let isolated = contents.policy[&any(2)];
                 contents.policy.insert(any(1), isolated);
             });
@@ -75,7 +87,10 @@ fn about_no_connection_are_dropped() {
             // What it quotes was sent by somebody else than whom it goes to.
             let not_of_a = udp(family.stranger(), b, 4_000, 53).bytes();
             let error = icmp_error(b, a, kind, code, &not_of_a).bytes();
-            assert_eq!(scene.from_b(&error), Seen::dropped(&error, Reason::UnrelatedError));
+            assert_eq!(
+                scene.sent_by_b(&error),
+                Seen::dropped(&error, Reason::UnrelatedError)
+            );
         }
     });
 }

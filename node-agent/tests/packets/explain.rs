@@ -45,14 +45,29 @@ fn writes_nothing_whatever_the_packet() {
     in_bed(|bed| {
         let mut scene = Scene::new(bed);
         for family in FAMILIES {
-            scene.change(|contents| serve(contents, family.service(), 80, protocol::TCP, &[(family.b(), 8_080)]));
-            scene.from_a(&tcp(family.a(), family.b(), 4_000, 80, tcp_flags::SYN).bytes());
-            scene.from_a(&tcp(family.a(), family.service(), 4_001, 80, tcp_flags::SYN).bytes());
+            scene.change(|contents| {
+                serve(
+                    contents,
+                    family.service(),
+                    80,
+                    protocol::TCP,
+                    &[(family.b(), 8_080)],
+                )
+            });
+            scene.sent_by_a(&tcp(family.a(), family.b(), 4_000, 80, tcp_flags::SYN).bytes());
+            scene.sent_by_a(&tcp(family.a(), family.service(), 4_001, 80, tcp_flags::SYN).bytes());
         }
         let before = everything(&scene.kernel);
         let mut packets: Vec<Vec<u8>> = samples().into_iter().map(|(_, packet)| packet).collect();
         for family in FAMILIES {
-            for to in [family.b(), family.remote(), family.stranger(), family.node(), family.service(), family.a()] {
+            for to in [
+                family.b(),
+                family.remote(),
+                family.stranger(),
+                family.node(),
+                family.service(),
+                family.a(),
+            ] {
                 for flags in [tcp_flags::SYN, tcp_flags::ACK, tcp_flags::RST, tcp_flags::FIN] {
                     packets.push(tcp(family.a(), to, 4_000, 80, flags).bytes());
                 }
@@ -75,7 +90,13 @@ fn tells_the_cause() {
         for family in FAMILIES {
             let (a, b) = (family.a(), family.b());
             scene.change(|contents| {
-                serve(contents, family.service(), 80, protocol::TCP, &[(b, 8_080), (family.remote(), 1)]);
+                serve(
+                    contents,
+                    family.service(),
+                    80,
+                    protocol::TCP,
+                    &[(b, 8_080), (family.remote(), 1)],
+                );
                 serve(contents, family.service(), 81, protocol::TCP, &[]);
             });
             let syn = |to, port| tcp(a, to, 4_000, port, tcp_flags::SYN).bytes();
@@ -95,7 +116,14 @@ fn tells_the_cause() {
             let (allow, deny) = (side_verdict::ALLOW, side_verdict::DENY);
             let allowed = |port| {
                 let ingress = by(allow, rule::B_FROM_A);
-                answer(Reason::Allowed, b, port, identity::B, by(allow, rule::A_TO_B), ingress)
+                answer(
+                    Reason::Allowed,
+                    b,
+                    port,
+                    identity::B,
+                    by(allow, rule::A_TO_B),
+                    ingress,
+                )
             };
             let explain = |scene: &Scene, packet: &[u8]| scene.kernel.explain(packet, scene.a).unwrap();
             assert_eq!(explain(&scene, &syn(b, 80)), allowed(80));
@@ -116,8 +144,14 @@ fn tells_the_cause() {
             let nowhere = explain(&scene, &syn(family.service(), 81));
             assert_eq!(nowhere.reason, Reason::NoBackend as u8);
 
-            scene.from_a(&syn(b, 80));
-            assert_eq!(explain(&scene, &syn(b, 80)), Explanation { has_flow: 1, ..allowed(80) });
+            scene.sent_by_a(&syn(b, 80));
+            assert_eq!(
+                explain(&scene, &syn(b, 80)),
+                Explanation {
+                    has_flow: 1,
+                    ..allowed(80)
+                }
+            );
         }
     });
 }

@@ -23,13 +23,19 @@ fn that_follow_their_first() {
                 .flows(1)
                 .rules(&[(rule::A_TO_B, ALLOWED), (rule::B_FROM_A, ALLOWED)])
                 .record(a_to_b(protocol::UDP, 0, 4_000, 53, family));
-            assert_eq!(scene.from_a(&first), opened);
+            assert_eq!(scene.sent_by_a(&first), opened);
             for packet in [middle, last] {
-                assert_eq!(scene.from_a(&packet), scene.handed_to_b(&packet, Reason::Established));
+                assert_eq!(
+                    scene.sent_by_a(&packet),
+                    scene.handed_to_b(&packet, Reason::Established)
+                );
             }
             // One of another packet, whose first was not seen.
             let stray = whole.last_fragment(0x4321, 32..).bytes();
-            assert_eq!(scene.from_a(&stray), Seen::dropped(&stray, Reason::FragmentUnknown));
+            assert_eq!(
+                scene.sent_by_a(&stray),
+                Seen::dropped(&stray, Reason::FragmentUnknown)
+            );
         }
     });
 }
@@ -46,11 +52,17 @@ fn of_a_packet_that_policy_denies() {
                 whole.clone().fragment(9, 0..32).bytes(),
                 whole.last_fragment(9, 32..).bytes(),
             ] {
-                let seen = scene.from_a(&packet);
+                let seen = scene.sent_by_a(&packet);
                 assert_eq!(seen.records.len(), 1);
                 records.extend(&seen.records);
                 let expected = Seen::dropped(&packet, Reason::Isolated).rules(&[(rule::A_ISOLATED, DENIED)]);
-                assert_eq!(Seen { records: Vec::new(), ..seen }, expected);
+                assert_eq!(
+                    Seen {
+                        records: Vec::new(),
+                        ..seen
+                    },
+                    expected
+                );
             }
             assert_eq!(records[0], records[1]);
             assert_eq!(records[0].destination_port, 53u16.to_be());

@@ -23,7 +23,7 @@ fn full(bed: &Bed) -> Scene {
     for family in FAMILIES {
         let mut refused = 0;
         for port in 1_000..1_100 {
-            let seen = scene.from_a(&udp(family.a(), family.b(), port, 53).bytes());
+            let seen = scene.sent_by_a(&udp(family.a(), family.b(), port, 53).bytes());
             assert_eq!(seen.reasons, [(Reason::Allowed, 1)].into());
             refused += i64::from(seen.flows == 0);
         }
@@ -41,15 +41,27 @@ fn lets_pass_what_policy_allows_and_nothing_else() {
             let (a, b) = (family.a(), family.b());
             let ask = tcp(a, b, 4_000, 80, tcp_flags::SYN).bytes();
             for _ in 0..2 {
-                let seen = scene.from_a(&ask);
+                let seen = scene.sent_by_a(&ask);
                 let expected = scene.handed_to_b(&ask, Reason::Allowed);
                 let expected = expected.rules(&[(rule::A_TO_B, ALLOWED), (rule::B_FROM_A, ALLOWED)]);
-                assert_eq!(Seen { records: Vec::new(), ..seen }, expected);
+                assert_eq!(
+                    Seen {
+                        records: Vec::new(),
+                        ..seen
+                    },
+                    expected
+                );
             }
             let denied = tcp(a, family.remote(), 4_000, 80, tcp_flags::SYN).bytes();
-            let seen = scene.from_a(&denied);
+            let seen = scene.sent_by_a(&denied);
             let expected = Seen::dropped(&denied, Reason::Isolated).rules(&[(rule::A_ISOLATED, DENIED)]);
-            assert_eq!(Seen { records: Vec::new(), ..seen }, expected);
+            assert_eq!(
+                Seen {
+                    records: Vec::new(),
+                    ..seen
+                },
+                expected
+            );
         }
     });
 }
@@ -71,12 +83,18 @@ fn knows_an_answer_when_it_sees_one() {
             let (a, b) = (family.a(), family.b());
             // The answer to what policy allows A to ask.
             let answer = tcp(b, a, 80, 4_000, tcp_flags::SYN | tcp_flags::ACK).bytes();
-            assert_eq!(scene.from_b(&answer), scene.handed_to_a(&answer, Reason::Reply));
+            assert_eq!(
+                scene.sent_by_b(&answer),
+                scene.handed_to_a(&answer, Reason::Reply)
+            );
             let answer = udp(b, a, 53, 4_000).bytes();
-            assert_eq!(scene.from_b(&answer), scene.handed_to_a(&answer, Reason::Reply));
+            assert_eq!(
+                scene.sent_by_b(&answer),
+                scene.handed_to_a(&answer, Reason::Reply)
+            );
             // What opens a connection is none.
             let open = tcp(b, a, 4_000, 80, tcp_flags::SYN).bytes();
-            assert_eq!(scene.from_b(&open).reasons, [(Reason::Isolated, 1)].into());
+            assert_eq!(scene.sent_by_b(&open).reasons, [(Reason::Isolated, 1)].into());
             // Nor is what answers something that A may not ask, or what it may not be asked.
             let remote = family.remote();
             let denied = [
@@ -85,16 +103,25 @@ fn knows_an_answer_when_it_sees_one() {
             ];
             for packet in denied {
                 let seen = scene.run("to_pod", scene.a, &packet);
-                assert_eq!((seen.action, seen.reasons), (TC_ACT_SHOT, [(Reason::Isolated, 1)].into()));
+                assert_eq!(
+                    (seen.action, seen.reasons),
+                    (TC_ACT_SHOT, [(Reason::Isolated, 1)].into())
+                );
             }
             let denied = [
                 tcp(a, remote, 4_000, 80, tcp_flags::ACK).bytes(),
                 udp(a, remote, 4_000, 53).bytes(),
             ];
             for packet in denied {
-                let seen = scene.from_a(&packet);
+                let seen = scene.sent_by_a(&packet);
                 let expected = Seen::dropped(&packet, Reason::Isolated).rules(&[(rule::A_ISOLATED, DENIED)]);
-                assert_eq!(Seen { records: Vec::new(), ..seen }, expected);
+                assert_eq!(
+                    Seen {
+                        records: Vec::new(),
+                        ..seen
+                    },
+                    expected
+                );
             }
         }
     });
@@ -115,7 +142,7 @@ fn is_no_excuse_before_it_is_full() {
         });
         for family in FAMILIES {
             let answer = udp(family.b(), family.a(), 53, 4_000).bytes();
-            assert_eq!(scene.from_b(&answer).reasons, [(Reason::Isolated, 1)].into());
+            assert_eq!(scene.sent_by_b(&answer).reasons, [(Reason::Isolated, 1)].into());
         }
     });
 }
@@ -127,12 +154,18 @@ fn refuses_a_service_with_a_word() {
         let mut scene = full(bed);
         scene.change(|contents| {
             for family in FAMILIES {
-                serve(contents, family.service(), 80, protocol::TCP, &[(family.b(), 8_080)]);
+                serve(
+                    contents,
+                    family.service(),
+                    80,
+                    protocol::TCP,
+                    &[(family.b(), 8_080)],
+                );
             }
         });
         for family in FAMILIES {
             let ask = tcp(family.a(), family.service(), 4_000, 80, tcp_flags::SYN).bytes();
-            assert_eq!(scene.from_a(&ask), Seen::dropped(&ask, Reason::FlowTableFull));
+            assert_eq!(scene.sent_by_a(&ask), Seen::dropped(&ask, Reason::FlowTableFull));
         }
     });
 }
@@ -145,7 +178,7 @@ fn keeps_the_connections_that_it_has() {
         let mut kept = 0;
         for port in 1_000..1_100 {
             let (a, b) = (Family::V4.a(), Family::V4.b());
-            let seen = scene.from_b(&udp(b, a, 53, port).bytes());
+            let seen = scene.sent_by_b(&udp(b, a, 53, port).bytes());
             kept += u32::from(seen.reasons == [(Reason::Established, 1)].into());
         }
         assert!(kept >= FLOWS, "{kept}");

@@ -25,11 +25,14 @@ fn an_end_that_nobody_wants_to_hear_of_is_counted_only() {
                 workload_flags::LOG_EGRESS_ALLOW | workload_flags::LOG_INGRESS_ALLOW,
                 event_flags::LOG_EGRESS | event_flags::LOG_INGRESS,
             ),
-            (workload_flags::LOG_EGRESS_DENY | workload_flags::LOG_INGRESS_DENY, 0),
+            (
+                workload_flags::LOG_EGRESS_DENY | workload_flags::LOG_INGRESS_DENY,
+                0,
+            ),
         ];
         for ((wishes, flags), port) in cases.into_iter().zip(4_000..) {
             scene.log(wishes, 1);
-            let seen = scene.from_a(&udp(family.a(), family.b(), port, 53).bytes());
+            let seen = scene.sent_by_a(&udp(family.a(), family.b(), port, 53).bytes());
             let logged: Vec<u8> = seen.records.iter().map(|record| record.flags).collect();
             let expected: Vec<u8> = [flags].into_iter().filter(|flags| *flags != 0).collect();
             assert_eq!(logged, expected, "{wishes:#x}");
@@ -44,7 +47,7 @@ fn an_end_that_nobody_wants_to_hear_of_is_counted_only() {
             ];
             assert_eq!(seen.rules, rules.into());
 
-            let denied = scene.from_a(&udp(family.a(), family.remote(), port, 53).bytes());
+            let denied = scene.sent_by_a(&udp(family.a(), family.remote(), port, 53).bytes());
             let wanted = wishes & workload_flags::LOG_EGRESS_DENY != 0;
             assert_eq!(denied.records.len(), usize::from(wanted));
             let count = RuleCount {
@@ -63,7 +66,7 @@ fn past_the_budget_records_are_lost_and_counted() {
         let mut scene = Scene::new(bed);
         let family = Family::V4;
         scene.budget(0);
-        let seen = scene.from_a(&udp(family.a(), family.b(), 4_000, 53).bytes());
+        let seen = scene.sent_by_a(&udp(family.a(), family.b(), 4_000, 53).bytes());
         assert_eq!(seen.records, []);
         let lost = RuleCount {
             allowed: 1,
@@ -72,7 +75,7 @@ fn past_the_budget_records_are_lost_and_counted() {
             lost: 1,
         };
         assert_eq!(seen.rules, [(rule::A_TO_B, lost), (rule::B_FROM_A, lost)].into());
-        let seen = scene.from_a(&udp(family.a(), family.remote(), 4_000, 53).bytes());
+        let seen = scene.sent_by_a(&udp(family.a(), family.remote(), 4_000, 53).bytes());
         let lost = RuleCount {
             allowed: 0,
             denied: 1,
@@ -86,7 +89,7 @@ fn past_the_budget_records_are_lost_and_counted() {
         let mut written = 0;
         let mut counts = BTreeMap::<u32, RuleCount>::new();
         for port in 5_000..5_200 {
-            let seen = scene.from_a(&udp(family.a(), family.b(), port, 53).bytes());
+            let seen = scene.sent_by_a(&udp(family.a(), family.b(), port, 53).bytes());
             written += seen.records.len() as u64;
             for (rule, count) in seen.rules {
                 let sum = counts.entry(rule).or_default();
@@ -106,20 +109,22 @@ fn one_in_so_many_is_logged() {
     in_bed(|bed| {
         let mut scene = Scene::new(bed);
         scene.log(
-            workload_flags::LOG_EGRESS_ALLOW | workload_flags::LOG_EGRESS_DENY | workload_flags::LOG_INGRESS_DENY,
+            workload_flags::LOG_EGRESS_ALLOW
+                | workload_flags::LOG_EGRESS_DENY
+                | workload_flags::LOG_INGRESS_DENY,
             4,
         );
         let family = Family::V6;
         let (mut logged, mut allowed) = (0, 0);
         for port in 10_000..10_400 {
-            let seen = scene.from_a(&udp(family.a(), family.b(), port, 53).bytes());
+            let seen = scene.sent_by_a(&udp(family.a(), family.b(), port, 53).bytes());
             assert_eq!(seen.reasons, [(Reason::Allowed, 1)].into());
             let count = seen.rules[&rule::A_TO_B];
             assert_eq!(seen.records.len() as u64, count.logged);
             logged += count.logged;
             allowed += count.allowed;
             // Denials are never sampled.
-            let denied = scene.from_a(&udp(family.a(), family.remote(), port, 53).bytes());
+            let denied = scene.sent_by_a(&udp(family.a(), family.remote(), port, 53).bytes());
             assert_eq!(denied.records.len(), 1);
         }
         assert_eq!(allowed, 400);

@@ -67,15 +67,18 @@ fn lead_there_and_back() {
                     .handed_to_b(&first(a, b, 4_000, 8_080).bytes(), Reason::Allowed)
                     .flows(2)
                     .rules(&[(rule::A_TO_B, ALLOWED), (rule::B_FROM_A, ALLOWED)])
-                    .record(through_the_service(a_to_b(protocol, detail, 4_000, 8_080, family), family));
-                assert_eq!(scene.from_a(&first(a, service, 4_000, 80).bytes()), opened);
+                    .record(through_the_service(
+                        a_to_b(protocol, detail, 4_000, 8_080, family),
+                        family,
+                    ));
+                assert_eq!(scene.sent_by_a(&first(a, service, 4_000, 80).bytes()), opened);
                 for _ in 0..2 {
                     assert_eq!(
-                        scene.from_b(&later(b, a, 8_080, 4_000).bytes()),
+                        scene.sent_by_b(&later(b, a, 8_080, 4_000).bytes()),
                         scene.handed_to_a(&later(service, a, 80, 4_000).bytes(), Reason::Established)
                     );
                     assert_eq!(
-                        scene.from_a(&later(a, service, 4_000, 80).bytes()),
+                        scene.sent_by_a(&later(a, service, 4_000, 80).bytes()),
                         scene.handed_to_b(&later(a, b, 4_000, 8_080).bytes(), Reason::Established)
                     );
                 }
@@ -95,8 +98,11 @@ fn leave_a_missing_checksum_missing() {
             bytes[14 + 20 + 6..14 + 20 + 8].fill(0);
             bytes
         };
-        let seen = scene.from_a(&without(udp_data(family.a(), family.service(), 4_000, 80)));
-        let expected = scene.handed_to_b(&without(udp_data(family.a(), family.b(), 4_000, 8_080)), Reason::Allowed);
+        let seen = scene.sent_by_a(&without(udp_data(family.a(), family.service(), 4_000, 80)));
+        let expected = scene.handed_to_b(
+            &without(udp_data(family.a(), family.b(), 4_000, 8_080)),
+            Reason::Allowed,
+        );
         assert_eq!(seen.packet, expected.packet);
     });
 }
@@ -107,10 +113,13 @@ fn without_a_backend_lead_nowhere() {
         let mut scene = scene(bed);
         for family in FAMILIES {
             let packet = tcp_syn(family.a(), family.service(), 4_000, 81).bytes();
-            assert_eq!(scene.from_a(&packet), Seen::dropped(&packet, Reason::NoBackend));
+            assert_eq!(
+                scene.sent_by_a(&packet),
+                Seen::dropped(&packet, Reason::NoBackend)
+            );
             // A port that is none of the Service's is nothing special: policy knows nobody there.
             let packet = tcp_syn(family.a(), family.service(), 4_000, 82).bytes();
-            assert_eq!(scene.from_a(&packet).reasons, [(Reason::Isolated, 1)].into());
+            assert_eq!(scene.sent_by_a(&packet).reasons, [(Reason::Isolated, 1)].into());
         }
     });
 }
@@ -121,13 +130,21 @@ fn end_with_both_entries() {
         let mut scene = scene(bed);
         for family in FAMILIES {
             let (a, b, service) = (family.a(), family.b(), family.service());
-            assert_eq!(scene.from_a(&tcp_syn(a, service, 4_000, 80).bytes()).flows, 2);
-            scene.from_b(&tcp(b, a, 8_080, 4_000, SYN | ACK).bytes());
+            assert_eq!(scene.sent_by_a(&tcp_syn(a, service, 4_000, 80).bytes()).flows, 2);
+            scene.sent_by_b(&tcp(b, a, 8_080, 4_000, SYN | ACK).bytes());
             let reset = tcp(b, a, 8_080, 4_000, tcp_flags::RST).bytes();
-            let gone = scene.from_b(&reset);
-            assert_eq!(gone.packet, scene.handed_to_a(&tcp(service, a, 80, 4_000, tcp_flags::RST).bytes(), Reason::Established).packet);
+            let gone = scene.sent_by_b(&reset);
+            assert_eq!(
+                gone.packet,
+                scene
+                    .handed_to_a(
+                        &tcp(service, a, 80, 4_000, tcp_flags::RST).bytes(),
+                        Reason::Established
+                    )
+                    .packet
+            );
             // The client's entry goes with its next packet, or with the next one that opens the same.
-            let again = scene.from_a(&tcp_syn(a, service, 4_000, 80).bytes());
+            let again = scene.sent_by_a(&tcp_syn(a, service, 4_000, 80).bytes());
             assert_eq!(again.reasons, [(Reason::Allowed, 1)].into(), "{again:?}");
             assert_eq!(gone.flows + again.flows, 0);
         }
@@ -146,10 +163,15 @@ fn spread_over_their_backends() {
             let mut met = BTreeSet::new();
             for client_port in 1_000..1_100 {
                 let packet = udp_data(family.a(), family.service(), client_port, 80).bytes();
-                let record = scene.from_a(&packet).records[0];
+                let record = scene.sent_by_a(&packet).records[0];
                 met.insert(u16::from_be(record.destination_port));
-                let kept = udp_data(family.a(), family.b(), client_port, u16::from_be(record.destination_port));
-                let again = scene.from_a(&packet);
+                let kept = udp_data(
+                    family.a(),
+                    family.b(),
+                    client_port,
+                    u16::from_be(record.destination_port),
+                );
+                let again = scene.sent_by_a(&packet);
                 assert_eq!(again, scene.handed_to_b(&kept.bytes(), Reason::Established));
             }
             assert_eq!(met, ports);
@@ -165,7 +187,7 @@ fn lead_to_the_node_itself() {
         for family in FAMILIES {
             let (a, node, service) = (family.a(), family.node(), family.service());
             scene.change(|contents| serve(contents, service, 443, protocol::TCP, &[(node, 6_443)]));
-            let seen = scene.from_a(&tcp_syn(a, service, 4_000, 443).bytes());
+            let seen = scene.sent_by_a(&tcp_syn(a, service, 4_000, 443).bytes());
             let there = Seen::passed(&tcp_syn(a, node, 4_000, 6_443).bytes(), Reason::LocalNode);
             assert_eq!(Seen { flows: 0, ..seen }, there);
             let answer = tcp(node, a, 6_443, 4_000, SYN | ACK).bytes();
@@ -184,7 +206,7 @@ fn lead_a_pod_to_itself() {
         for family in FAMILIES {
             let (a, service) = (family.a(), family.service());
             scene.change(|contents| serve(contents, service, 90, protocol::TCP, &[(a, 9_090)]));
-            let seen = scene.from_a(&tcp_syn(a, service, 4_000, 90).bytes());
+            let seen = scene.sent_by_a(&tcp_syn(a, service, 4_000, 90).bytes());
             assert_eq!(seen.reasons, [(Reason::ToItself, 1)].into(), "{seen:?}");
         }
     });
@@ -201,11 +223,16 @@ fn for_sctp_lead_there_or_say_why_not() {
                 serve(contents, service, 99, protocol::SCTP, &[(b, 99)]);
                 serve(contents, service, 100, protocol::SCTP, &[(b, 9_999)]);
             });
-            let seen = scene.from_a(&sctp(a, service, 4_000, 99).bytes());
-            assert_eq!(seen.packet, scene.handed_to_b(&sctp(a, b, 4_000, 99).bytes(), Reason::Allowed).packet);
+            let seen = scene.sent_by_a(&sctp(a, service, 4_000, 99).bytes());
+            assert_eq!(
+                seen.packet,
+                scene
+                    .handed_to_b(&sctp(a, b, 4_000, 99).bytes(), Reason::Allowed)
+                    .packet
+            );
             // A port that cannot be translated must not arrive as another one.
             let packet = sctp(a, service, 4_001, 100).bytes();
-            let seen = scene.from_a(&packet);
+            let seen = scene.sent_by_a(&packet);
             let translated = scene.handed_to_b(&sctp(a, b, 4_001, 9_999).bytes(), Reason::Allowed);
             assert!(
                 seen.reasons == [(Reason::RewriteFailed, 1)].into() || seen.packet == translated.packet,
@@ -225,8 +252,8 @@ fn hear_of_errors_under_their_own_address() {
             let (kind, code) = if family == Family::V4 { (3, 3) } else { (1, 4) };
             let sent = udp_data(a, service, 4_000, 80).bytes();
             let arrived = udp_data(a, b, 4_000, 8_080).bytes();
-            scene.from_a(&sent);
-            let seen = scene.from_b(&icmp_error(b, a, kind, code, &arrived).bytes());
+            scene.sent_by_a(&sent);
+            let seen = scene.sent_by_b(&icmp_error(b, a, kind, code, &arrived).bytes());
             let mut expected = icmp_error(service, a, kind, code, &sent).bytes();
             // The checksum of the packet quoted stays that of the packet that arrived, and the ICMP checksum is right
             // for it.
@@ -235,7 +262,11 @@ fn hear_of_errors_under_their_own_address() {
             let (ours, theirs) = (quoted_udp + 6..quoted_udp + 8, arrived_udp + 6..arrived_udp + 8);
             let (old, new) = (word(&expected[ours.clone()]), word(&arrived[theirs.clone()]));
             expected[ours].copy_from_slice(&arrived[theirs]);
-            let checksum = if family == Family::V4 { 14 + 20 + 2 } else { 14 + 40 + 2 };
+            let checksum = if family == Family::V4 {
+                14 + 20 + 2
+            } else {
+                14 + 40 + 2
+            };
             let mended = mend(word(&expected[checksum..checksum + 2]), old, new);
             expected[checksum..checksum + 2].copy_from_slice(&mended.to_be_bytes());
             assert_eq!(seen.action, 7, "{seen:?}");

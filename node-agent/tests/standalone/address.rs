@@ -13,7 +13,10 @@ pub(crate) struct Address {
 
 impl Address {
     pub(crate) fn new(name: &str, ips: [IpAddr; 2]) -> Address {
-        Address { name: name.into(), ips }
+        Address {
+            name: name.into(),
+            ips,
+        }
     }
 
     pub(crate) fn at(&self, port: u16) -> [SocketAddr; 2] {
@@ -42,12 +45,18 @@ impl AsRef<Address> for End {
 
 /// A pod's addresses, by their last part.
 pub(crate) fn pod_ips(last: u8) -> [IpAddr; 2] {
-    [[10, 244, 1, last].into(), [0xfd00, 0x10, 0x244, 1, 0, 0, 0, u16::from(last)].into()]
+    [
+        [10, 244, 1, last].into(),
+        [0xfd00, 0x10, 0x244, 1, 0, 0, 0, u16::from(last)].into(),
+    ]
 }
 
 /// A Service's addresses, by their last part.
 pub(crate) fn service_ips(last: u8) -> [IpAddr; 2] {
-    [[10, 96, 0, last].into(), [0xfd00, 0x10, 0x96, 0, 0, 0, 0, u16::from(last)].into()]
+    [
+        [10, 96, 0, last].into(),
+        [0xfd00, 0x10, 0x96, 0, 0, 0, 0, u16::from(last)].into(),
+    ]
 }
 
 pub(crate) fn family(ip: IpAddr) -> &'static str {

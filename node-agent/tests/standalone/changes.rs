@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use weir_testbed::Place;
-use weir_testbed::traffic::{self, Outcome, Protocol, RunningStream, Stream, StreamReport, Tcp, Udp};
+use weir_testbed::traffic::{self, Greeting, Protocol, RunningStream, Stream, StreamReport, Tcp, Udp};
 
 use crate::address::{Address, End, pod_ips};
 use crate::node::{Node, OTHER_PORT, PORT, SERVICE_PORT};
@@ -16,7 +16,7 @@ use crate::policy::{
     remove_cluster_network_policy, remove_network_policy,
 };
 use crate::probe::{expect, tcp, udp};
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, until};
 
 const RATE: u32 = 50;
 /// No echo for this long: cut.
@@ -32,7 +32,10 @@ impl Streams {
             for to in to.concat() {
                 for protocol in [Protocol::Tcp, Protocol::Udp] {
                     let stream = Stream::new(protocol, to, RATE, Duration::from_secs(120));
-                    streams.push((format!("{} → {to} {protocol:?}", place.netns()), place.stream(&stream)?));
+                    streams.push((
+                        format!("{} → {to} {protocol:?}", place.netns()),
+                        place.stream(&stream)?,
+                    ));
                 }
             }
         }
@@ -46,7 +49,9 @@ impl Streams {
         let before = self.received();
         for ((name, stream), before) in self.0.iter().zip(before) {
             let flows = |report: &StreamReport| report.received > before + 5;
-            stream.wait_until("flowing", PATIENCE, flows).with_context(|| name.clone())?;
+            stream
+                .wait_until("flowing", PATIENCE, flows)
+                .with_context(|| name.clone())?;
         }
         Ok(())
     }
@@ -55,7 +60,9 @@ impl Streams {
     fn are_cut(&self) -> Result<()> {
         for (name, stream) in &self.0 {
             let is_cut = |report: &StreamReport| report.silent_millis > SILENCE;
-            stream.wait_until("cut", PATIENCE, is_cut).with_context(|| name.clone())?;
+            stream
+                .wait_until("cut", PATIENCE, is_cut)
+                .with_context(|| name.clone())?;
         }
         let before = self.received();
         std::thread::sleep(Duration::from_millis(200));
@@ -64,7 +71,10 @@ impl Streams {
     }
 
     fn received(&self) -> Vec<u64> {
-        self.0.iter().map(|(_, stream)| stream.so_far().received).collect()
+        self.0
+            .iter()
+            .map(|(_, stream)| stream.so_far().received)
+            .collect()
     }
 
     /// Every message of every TCP connection has come back, once and in order, over all the cuts.
@@ -81,8 +91,17 @@ impl Streams {
             if name.ends_with("Tcp") {
                 ensure!(report == sound, "{name}: {report:?}");
             } else {
-                let sound = StreamReport { received: report.received, lost: report.lost, errors: report.errors, reordered: report.reordered, ..sound };
-                ensure!(report == sound && report.received + report.lost == report.sent, "{name}: {report:?}");
+                let sound = StreamReport {
+                    received: report.received,
+                    lost: report.lost,
+                    errors: report.errors,
+                    reordered: report.reordered,
+                    ..sound
+                };
+                ensure!(
+                    report == sound && report.received + report.lost == report.sent,
+                    "{name}: {report:?}"
+                );
             }
         }
         Ok(())
@@ -103,7 +122,10 @@ impl Bed {
     fn new(test: &str) -> Result<Bed> {
         let node = Node::start(test)?;
         let (client, server) = (node.pod("client", 1)?, node.pod("server", 2)?);
-        let outsider = End { place: node.testbed.host("outsider")?, address: Address::new("outsider", pod_ips(3)) };
+        let outsider = End {
+            place: node.testbed.host("outsider")?,
+            address: Address::new("outsider", pod_ips(3)),
+        };
         node.describe(&outsider, &[("app", "client")])?;
         let service = node.service("service", 10, &[&server])?;
         expect(&[
@@ -112,7 +134,13 @@ impl Bed {
         ])?;
         let to = [server.address.at(PORT), service.at(SERVICE_PORT)];
         let streams = Streams::start([&client.place, &outsider.place], to)?;
-        Ok(Bed { node, client, outsider, server, streams })
+        Ok(Bed {
+            node,
+            client,
+            outsider,
+            server,
+            streams,
+        })
     }
 
     fn end(self) -> Result<()> {
@@ -126,7 +154,11 @@ fn network_policies_cut_and_let_go_on() -> Result<()> {
     let bed = Bed::new("changes-np")?;
     let manifests = &bed.node.manifests;
     // What the other end may open is another question.
-    network_policy(manifests, "unrelated", &json!({ "podSelector": pods("client"), "policyTypes": ["Ingress"] }))?;
+    network_policy(
+        manifests,
+        "unrelated",
+        &json!({ "podSelector": pods("client"), "policyTypes": ["Ingress"] }),
+    )?;
     expect(&[tcp(&bed.server, &bed.client, PORT).silent()])?;
     bed.streams.flow()?;
     // At the receiving end: by a policy that is removed, and one that is edited.
@@ -172,7 +204,11 @@ fn cluster_network_policies_and_labels_cut_and_let_go_on() -> Result<()> {
         for client in [&bed.client, &bed.outsider] {
             bed.node.describe(client, &[("app", label)])?;
         }
-        if flows { bed.streams.flow()? } else { bed.streams.are_cut()? }
+        if flows {
+            bed.streams.flow()?
+        } else {
+            bed.streams.are_cut()?
+        }
     }
     // The labels of their namespace.
     let from_namespace = json!({
@@ -194,16 +230,30 @@ fn cluster_network_policies_and_labels_cut_and_let_go_on() -> Result<()> {
 #[test]
 fn a_pod_that_comes_again_is_another_one() -> Result<()> {
     let node = Node::start("changes-pods")?;
-    let (client, server, witness) = (node.pod("client", 1)?, node.pod("server", 2)?, node.pod("witness", 3)?);
+    let (client, server, witness) = (
+        node.pod("client", 1)?,
+        node.pod("server", 2)?,
+        node.pod("witness", 3)?,
+    );
     network_policy(&node.manifests, "in", &allow_ingress("server", "client"))?;
-    expect(&[tcp(&client, &server, PORT).answered(), tcp(&witness, &server, PORT).silent()])?;
+    expect(&[
+        tcp(&client, &server, PORT).answered(),
+        tcp(&witness, &server, PORT).silent(),
+    ])?;
 
     node.remove_pod(&client)?;
     expect(&[tcp(&witness, &client, PORT).silent()])?;
     // The same name with other addresses.
-    let moved = End { address: Address::new("client", pod_ips(9)), ..client.clone() };
+    let moved = End {
+        address: Address::new("client", pod_ips(9)),
+        ..client.clone()
+    };
     node.describe(&moved, &[("app", "client")])?;
-    expect(&[tcp(&moved, &server, PORT).answered(), udp(&moved, &server, PORT).answered(), tcp(&server, &moved, PORT).answered()])?;
+    expect(&[
+        tcp(&moved, &server, PORT).answered(),
+        udp(&moved, &server, PORT).answered(),
+        tcp(&server, &moved, PORT).answered(),
+    ])?;
     // The addresses of before go to somebody else.
     let heir = node.place("heir", 1)?;
     node.describe(&heir, &[("app", "heir")])?;
@@ -218,7 +268,11 @@ fn a_pod_that_comes_again_is_another_one() -> Result<()> {
     let next = node.place("next", 2)?;
     node.describe(&next, &[("app", "next")])?;
     network_policy(&node.manifests, "next", &deny_all("next"))?;
-    expect(&[tcp(&next, &witness, PORT).silent(), tcp(&moved, &next, PORT).silent(), tcp(&heir, &next, PORT).silent()])?;
+    expect(&[
+        tcp(&next, &witness, PORT).silent(),
+        tcp(&moved, &next, PORT).silent(),
+        tcp(&heir, &next, PORT).silent(),
+    ])?;
     node.end()
 }
 
@@ -227,20 +281,34 @@ fn a_pod_that_comes_again_is_another_one() -> Result<()> {
 fn endpoints_change_under_connections() -> Result<()> {
     let node = Node::start("changes-endpoints")?;
     let client = node.pod("client", 1)?;
-    let outsider = End { place: node.testbed.host("outsider")?, address: Address::new("outsider", pod_ips(4)) };
+    let outsider = End {
+        place: node.testbed.host("outsider")?,
+        address: Address::new("outsider", pod_ips(4)),
+    };
     node.describe(&outsider, &[("app", "client")])?;
     let (first, second) = (node.pod("first", 2)?, node.pod("second", 3)?);
     let service = node.service("service", 10, &[&first])?;
-    expect(&[tcp(&client, &service, SERVICE_PORT).by_socket().answered(), tcp(&outsider, &service, SERVICE_PORT).by_socket().answered()])?;
+    expect(&[
+        tcp(&client, &service, SERVICE_PORT).by_socket().answered(),
+        tcp(&outsider, &service, SERVICE_PORT).by_socket().answered(),
+    ])?;
     let mut streams = Vec::new();
-    for (from, to) in [&client, &outsider].into_iter().flat_map(|from| service.at(SERVICE_PORT).map(|to| (from, to))) {
+    for (from, to) in [&client, &outsider]
+        .into_iter()
+        .flat_map(|from| service.at(SERVICE_PORT).map(|to| (from, to)))
+    {
         let stream = Stream::new(Protocol::Tcp, to, RATE, Duration::from_secs(60));
         streams.push(from.place.stream(&stream)?);
     }
     for stream in &streams {
         stream.wait_until("under way", PATIENCE, |report| report.received > 5)?;
     }
-    for endpoints in [vec![&second], vec![&first, &second], vec![&second, &first], vec![&first]] {
+    for endpoints in [
+        vec![&second],
+        vec![&first, &second],
+        vec![&second, &first],
+        vec![&first],
+    ] {
         node.endpoints("service", PORT, &endpoints)?;
         let names: Vec<&str> = endpoints.iter().map(|end| end.address.name.as_str()).collect();
         answered_by(&client, &service, &names)?;
@@ -258,24 +326,30 @@ fn endpoints_change_under_connections() -> Result<()> {
         assert_eq!(report, sound);
     }
     node.endpoints("service", PORT, &[])?;
-    expect(&[tcp(&client, &service, SERVICE_PORT).by_socket().silent(), tcp(&outsider, &service, SERVICE_PORT).by_socket().silent()])?;
+    expect(&[
+        tcp(&client, &service, SERVICE_PORT).by_socket().silent(),
+        tcp(&outsider, &service, SERVICE_PORT).by_socket().silent(),
+    ])?;
     node.end()
 }
 
-/// Waits until each of those named answers, and nobody else does, by TCP and UDP.
+/// Waits until each of those named answers, and nobody else does: by packet, and by socket.
 fn answered_by(from: &End, service: &Address, names: &[&str]) -> Result<()> {
     let wanted: BTreeSet<String> = names.iter().map(ToString::to_string).collect();
-    crate::wait::until(&format!("{} → {names:?}", from.address.name), || {
-        let mut seen = BTreeSet::new();
+    until(&format!("{} → {names:?}", from.address.name), || {
+        let mut greetings = Vec::new();
         for to in service.at(SERVICE_PORT) {
             for _ in 0..10 {
-                let tcp = from.place.run(|| traffic::tcp(&Tcp::to(to)))?;
-                let udp = from.place.run(|| traffic::udp(&Udp::to(to)))?;
-                seen.extend([tcp.greeting, udp.greeting].map(|greeting| greeting.map_or("nobody".into(), |greeting| greeting.server)));
+                greetings.push(from.place.run(|| traffic::tcp(&Tcp::to(to)))?.greeting);
+                greetings.push(from.place.run(|| traffic::udp(&Udp::to(to)))?.greeting);
             }
-            let by_socket = from.place.tcp(&Tcp::to(to))?;
-            ensure!(matches!(by_socket.outcome, Outcome::Answered | Outcome::TimedOut), "{by_socket:?}");
+            for _ in 0..3 {
+                greetings.push(from.place.tcp(&Tcp::to(to))?.greeting);
+                greetings.push(from.place.udp(&Udp::to(to))?.greeting);
+            }
         }
+        let server = |greeting: Option<Greeting>| greeting.map_or("nobody".into(), |greeting| greeting.server);
+        let seen: BTreeSet<String> = greetings.into_iter().map(server).collect();
         Ok(if seen == wanted { Ok(()) } else { Err(format!("{seen:?}")) })
     })
 }

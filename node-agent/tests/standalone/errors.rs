@@ -30,10 +30,23 @@ fn refused(from: &End, to: &impl AsRef<Address>, port: u16) -> Result<[Outcome; 
 /// Waits for it: an answer can come late on a machine that does other things.
 fn is_refused(from: &End, to: &impl AsRef<Address>, port: u16) -> Result<()> {
     const REFUSED: [Outcome; 4] = [const { Outcome::Refused }; 4];
-    until(&format!("{} is told that {} does not listen", from.address.name, to.as_ref().name), || {
-        let outcomes = refused(from, to, port)?;
-        Ok(if outcomes == REFUSED { Ok(()) } else { Err(format!("by socket IPv4, IPv6, by packet IPv4, IPv6: {outcomes:?}")) })
-    })
+    until(
+        &format!(
+            "{} is told that {} does not listen",
+            from.address.name,
+            to.as_ref().name
+        ),
+        || {
+            let outcomes = refused(from, to, port)?;
+            Ok(if outcomes == REFUSED {
+                Ok(())
+            } else {
+                Err(format!(
+                    "by socket IPv4, IPv6, by packet IPv4, IPv6: {outcomes:?}"
+                ))
+            })
+        },
+    )
 }
 
 #[test]
@@ -46,7 +59,10 @@ fn a_closed_port_is_told_of() -> Result<()> {
             // The server may not send anything of its own.
             network_policy(&node.manifests, "closed", &deny_all("server"))?;
             network_policy(&node.manifests, "allow", &allow_ingress("server", "client"))?;
-            expect(&[tcp(&server, &client, PORT).silent(), tcp(&client, &server, PORT).answered()])?;
+            expect(&[
+                tcp(&server, &client, PORT).silent(),
+                tcp(&client, &server, PORT).answered(),
+            ])?;
         }
         is_refused(&client, &server, CLOSED)?;
         is_refused(&client, &node.outside, CLOSED)?;
@@ -85,17 +101,28 @@ fn a_smaller_mtu_on_the_way_is_found_out() -> Result<()> {
             "egress": [{ "to": [{ "ipBlock": { "cidr": "203.0.113.0/24" } }, { "ipBlock": { "cidr": "2001:db8::/32" } }] }],
         }),
     )?;
-    expect(&[tcp(&client, &node.world, PORT).answered(), tcp(&client, &node.outside, PORT).silent()])?;
+    expect(&[
+        tcp(&client, &node.world, PORT).answered(),
+        tcp(&client, &node.outside, PORT).silent(),
+    ])?;
     node.end.place.ip(&format!("link set {UPLINK} mtu 1300"))?;
     // The other end heeds the MTU, too, but does not say so to the client.
     for (gateway, segment) in Uplink::NODE.into_iter().zip([1460, 1440]) {
-        node.outside.place.ip(&format!("route replace default via {gateway} dev eth0 mtu 1300 advmss {segment}"))?;
+        node.outside.place.ip(&format!(
+            "route replace default via {gateway} dev eth0 mtu 1300 advmss {segment}"
+        ))?;
     }
     let errors = node.packets("related-error")?;
     for to in node.world.address.at(PORT) {
-        let request = Tcp { bytes: 300_000, ..Tcp::to(to).timeout(Duration::from_secs(10)) };
+        let request = Tcp {
+            bytes: 300_000,
+            ..Tcp::to(to).timeout(Duration::from_secs(10))
+        };
         assert_eq!(client.place.tcp(&request)?.outcome, Outcome::Answered, "{to}");
     }
-    assert!(node.packets("related-error")? >= errors + 2, "no error was sent, so nothing was tried");
+    assert!(
+        node.packets("related-error")? >= errors + 2,
+        "no error was sent, so nothing was tried"
+    );
     node.end()
 }

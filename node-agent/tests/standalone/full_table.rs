@@ -34,7 +34,11 @@ impl Connection {
             }
             Ok(stream)
         };
-        Ok(Connection(from.place.run(open)?.with_context(|| format!("{} → {to}", from.address.name))?))
+        Ok(Connection(
+            from.place
+                .run(open)?
+                .with_context(|| format!("{} → {to}", from.address.name))?,
+        ))
     }
 
     fn reset(self) -> Result<()> {
@@ -44,7 +48,9 @@ impl Connection {
     fn is_alive(&mut self) -> Result<()> {
         self.0.write_all(b"alive?")?;
         let mut echoed = [0; 6];
-        self.0.read_exact(&mut echoed).with_context(|| format!("the echo from {:?}", self.0.peer_addr()))?;
+        self.0
+            .read_exact(&mut echoed)
+            .with_context(|| format!("the echo from {:?}", self.0.peer_addr()))?;
         ensure!(echoed == *b"alive?");
         Ok(())
     }
@@ -54,7 +60,11 @@ impl Connection {
 /// answers only.
 fn bed(test: &str, entries: &str) -> Result<(Node, End, End, End, Address)> {
     let node = Node::with(test, &["--flows", entries])?;
-    let (client, other, server) = (node.pod("client", 1)?, node.pod("other", 2)?, node.pod("server", 3)?);
+    let (client, other, server) = (
+        node.pod("client", 1)?,
+        node.pod("other", 2)?,
+        node.pod("server", 3)?,
+    );
     let service = node.service("service", 10, &[&server])?;
     for app in ["client", "other", "server"] {
         network_policy(&node.manifests, app, &deny_all(app))?;
@@ -62,9 +72,20 @@ fn bed(test: &str, entries: &str) -> Result<(Node, End, End, End, Address)> {
     let ports = json!([{ "port": PORT }, { "port": PORT, "protocol": "UDP" }]);
     let ingress = json!([{ "from": [{ "podSelector": pods("client") }], "ports": ports }]);
     let egress = json!([{ "to": [{ "podSelector": pods("server") }], "ports": ports }]);
-    network_policy(&node.manifests, "in", &json!({ "podSelector": pods("server"), "ingress": ingress }))?;
-    network_policy(&node.manifests, "out", &json!({ "podSelector": pods("client"), "policyTypes": ["Egress"], "egress": egress }))?;
-    expect(&[tcp(&client, &server, PORT).answered(), tcp(&other, &server, PORT).silent()])?;
+    network_policy(
+        &node.manifests,
+        "in",
+        &json!({ "podSelector": pods("server"), "ingress": ingress }),
+    )?;
+    network_policy(
+        &node.manifests,
+        "out",
+        &json!({ "podSelector": pods("client"), "policyTypes": ["Egress"], "egress": egress }),
+    )?;
+    expect(&[
+        tcp(&client, &server, PORT).answered(),
+        tcp(&other, &server, PORT).silent(),
+    ])?;
     Ok((node, client, other, server, service))
 }
 
@@ -88,8 +109,12 @@ fn a_full_table_breaks_nothing_and_opens_nothing() -> Result<()> {
             connection.is_alive()?;
         }
     }
-    node.wait_for_metric("weir_map_entries", &["map=\"flows4\""], |entries| entries >= ENTRIES as f64)?;
-    node.wait_for_metric("weir_map_entries", &["map=\"flows6\""], |entries| entries >= ENTRIES as f64)?;
+    node.wait_for_metric("weir_map_entries", &["map=\"flows4\""], |entries| {
+        entries >= ENTRIES as f64
+    })?;
+    node.wait_for_metric("weir_map_entries", &["map=\"flows6\""], |entries| {
+        entries >= ENTRIES as f64
+    })?;
     let replies = node.packets("reply")?;
     expect(&[
         tcp(&client, &server, PORT).answered(),
@@ -113,8 +138,14 @@ fn a_full_table_breaks_nothing_and_opens_nothing() -> Result<()> {
         tcp(&other, &node.outside, PORT).silent(),
         udp(&node.outside, &server, PORT).silent(),
     ])?;
-    ensure!(node.packets("reply")? > replies, "no answer was recognised without an entry");
-    ensure!(node.packets("flow-table-full")? > 0, "no Service connection was refused for want of an entry");
+    ensure!(
+        node.packets("reply")? > replies,
+        "no answer was recognised without an entry"
+    );
+    ensure!(
+        node.packets("flow-table-full")? > 0,
+        "no Service connection was refused for want of an entry"
+    );
     strays_do_not_pass(&node, &server, &other)?;
 
     // Relief.
@@ -122,7 +153,10 @@ fn a_full_table_breaks_nothing_and_opens_nothing() -> Result<()> {
     for connection in &mut early {
         connection.is_alive()?;
     }
-    expect(&[tcp(&client, &service, SERVICE_PORT).answered(), udp(&client, &service, SERVICE_PORT).answered()])?;
+    expect(&[
+        tcp(&client, &service, SERVICE_PORT).answered(),
+        udp(&client, &service, SERVICE_PORT).answered(),
+    ])?;
     // What is opened from here on has an entry again: of its packets no more than the first is judged.
     let mut fresh = Connection::open(&client, server.address.at(PORT)[0])?;
     let (before, established) = (node.packets("reply")?, node.packets("established")?);
@@ -154,7 +188,11 @@ fn the_last_words_of_closed_connections_do_not_fill_the_table() -> Result<()> {
     let start = Instant::now();
     for map in ["map=\"flows4\"", "map=\"flows6\""] {
         while node.agent.metric("weir_map_entries", &[map])? > 8.0 {
-            ensure!(start.elapsed() < limit, "{map}: {} entries", node.agent.metric("weir_map_entries", &[map])?);
+            ensure!(
+                start.elapsed() < limit,
+                "{map}: {} entries",
+                node.agent.metric("weir_map_entries", &[map])?
+            );
             sleep(Duration::from_millis(500));
         }
     }
@@ -167,15 +205,22 @@ fn strays_do_not_pass(node: &Node, server: &End, other: &End) -> Result<()> {
     for (from, to) in [(server, other), (other, server)] {
         for to in to.address.at(PORT) {
             let send = || -> std::io::Result<()> {
-                let any: SocketAddr = (if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).parse().expect("an address");
+                let any: SocketAddr = (if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })
+                    .parse()
+                    .expect("an address");
                 let socket = UdpSocket::bind(any)?;
                 (0..20).try_for_each(|_| socket.send_to(b"stray", to).map(drop))
             };
             from.place.run(send)??;
         }
     }
-    let isolated = node.wait_for_metric("weir_packets_total", &["reason=\"isolated\""], |packets| packets >= 80.0)?;
+    let isolated = node.wait_for_metric("weir_packets_total", &["reason=\"isolated\""], |packets| {
+        packets >= 80.0
+    })?;
     ensure!(isolated >= 80.0);
-    assert_eq!((other.place.arrivals()?.udp, server.place.arrivals()?.udp), (at_other.udp, at_server.udp));
+    assert_eq!(
+        (other.place.arrivals()?.udp, server.place.arrivals()?.udp),
+        (at_other.udp, at_server.udp)
+    );
     Ok(())
 }

@@ -4,6 +4,8 @@
 //! in force when they all come to it.
 
 mod address;
+mod leftovers;
+mod log;
 mod node;
 mod policy;
 mod probe;
@@ -14,6 +16,7 @@ mod changes;
 mod errors;
 mod full_table;
 mod paths;
+mod remove;
 mod restart;
 mod rules;
 mod sessions;

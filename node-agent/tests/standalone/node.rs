@@ -61,12 +61,24 @@ impl Node {
         };
         let agent = Agent::start(&testbed, &node, NODE, options)?;
         Ok(Node {
-            witness: Witness { log: agent.log(), content: false },
+            witness: Witness {
+                log: agent.log(),
+                content: false,
+            },
             manifests: agent.manifests(),
             agent,
-            end: End { place: node, address: Address::new("node", Uplink::NODE) },
-            outside: End { place: outside.clone(), address: Address::new("outside", Uplink::OUTSIDE) },
-            world: End { place: outside, address: Address::new("world", Uplink::WORLD) },
+            end: End {
+                place: node,
+                address: Address::new("node", Uplink::NODE),
+            },
+            outside: End {
+                place: outside.clone(),
+                address: Address::new("outside", Uplink::OUTSIDE),
+            },
+            world: End {
+                place: outside,
+                address: Address::new("world", Uplink::WORLD),
+            },
             testbed,
             servers: Mutex::new(servers),
         })
@@ -84,7 +96,10 @@ impl Node {
     pub(crate) fn place(&self, name: &str, last: u8) -> Result<End> {
         let place = self.testbed.pod(&self.end.place, name)?;
         self.serve(&place, name)?;
-        Ok(End { place, address: Address::new(name, pod_ips(last)) })
+        Ok(End {
+            place,
+            address: Address::new(name, pod_ips(last)),
+        })
     }
 
     /// Starts a server that ends with the node.
@@ -112,7 +127,12 @@ impl Node {
     }
 
     /// A pod of another node, at the address of nobody here.
-    pub(crate) fn describe_remote(&self, name: &str, ips: [IpAddr; 2], labels: &[(&str, &str)]) -> Result<()> {
+    pub(crate) fn describe_remote(
+        &self,
+        name: &str,
+        ips: [IpAddr; 2],
+        labels: &[(&str, &str)],
+    ) -> Result<()> {
         self.manifests.pod(&Pod {
             namespace: NAMESPACE.into(),
             name: name.into(),
@@ -125,7 +145,8 @@ impl Node {
     }
 
     pub(crate) fn remove_pod(&self, pod: &End) -> Result<()> {
-        self.manifests.remove(&format!("pod-{NAMESPACE}-{}.yaml", pod.address.name))
+        self.manifests
+            .remove(&format!("pod-{NAMESPACE}-{}.yaml", pod.address.name))
     }
 
     pub(crate) fn namespace(&self, name: &str, labels: &[(&str, &str)]) -> Result<()> {
@@ -139,7 +160,10 @@ impl Node {
             namespace: NAMESPACE.into(),
             name: name.into(),
             cluster_ips: address.ips.into(),
-            ports: vec![port("tcp", "TCP", SERVICE_PORT, PORT), port("udp", "UDP", SERVICE_PORT, PORT)],
+            ports: vec![
+                port("tcp", "TCP", SERVICE_PORT, PORT),
+                port("udp", "UDP", SERVICE_PORT, PORT),
+            ],
         })?;
         self.endpoints(name, PORT, endpoints)?;
         Ok(address)
@@ -148,7 +172,11 @@ impl Node {
     /// Replaces who answers for a Service, and at which port.
     pub(crate) fn endpoints(&self, service: &str, at: u16, endpoints: &[&End]) -> Result<()> {
         for (index, family) in ["ipv4", "ipv6"].into_iter().enumerate() {
-            let endpoint = |end: &&End| Endpoint { address: end.address.ips[index], node: NODE.into(), ready: true };
+            let endpoint = |end: &&End| Endpoint {
+                address: end.address.ips[index],
+                node: NODE.into(),
+                ready: true,
+            };
             let name = format!("{service}-{family}");
             if endpoints.is_empty() {
                 // A slice of nothing does not say of which family it is.
@@ -179,26 +207,43 @@ impl Node {
     pub(crate) fn messages(&self, module: &str) -> Result<Vec<String>> {
         let mark = format!(" weir_agent::{module}: ");
         let log = self.log()?;
-        Ok(log.lines().filter_map(|line| Some(line.split_once(&mark)?.1.to_string())).collect())
+        Ok(log
+            .lines()
+            .filter_map(|line| Some(line.split_once(&mark)?.1.to_string()))
+            .collect())
     }
 
     /// Packets that left a program for this reason.
     pub(crate) fn packets(&self, reason: &str) -> Result<u64> {
-        Ok(self.agent.metric("weir_packets_total", &[&format!("reason=\"{reason}\"")])? as u64)
+        Ok(self
+            .agent
+            .metric("weir_packets_total", &[&format!("reason=\"{reason}\"")])? as u64)
     }
 
     /// Waits until a metric is as wished.
-    pub(crate) fn wait_for_metric(&self, name: &str, labels: &[&str], wish: impl Fn(f64) -> bool) -> Result<f64> {
+    pub(crate) fn wait_for_metric(
+        &self,
+        name: &str,
+        labels: &[&str],
+        wish: impl Fn(f64) -> bool,
+    ) -> Result<f64> {
         until(&format!("{name} {labels:?}"), || {
             let value = self.agent.metric(name, labels)?;
-            Ok(if wish(value) { Ok(value) } else { Err(value.to_string()) })
+            Ok(if wish(value) {
+                Ok(value)
+            } else {
+                Err(value.to_string())
+            })
         })
     }
 
     /// Ends the agent and removes everything; an error if anything went wrong that nobody asked about.
     pub(crate) fn end(mut self) -> Result<()> {
         let log = self.log()?;
-        if let Some(line) = log.lines().find(|line| line.contains(" ERROR ") || line.contains("panicked")) {
+        if let Some(line) = log
+            .lines()
+            .find(|line| line.contains(" ERROR ") || line.contains("panicked"))
+        {
             bail!("the agent logged: {line}");
         }
         if self.agent.process().ended()?.is_none() {
@@ -227,7 +272,10 @@ impl Drop for Witness {
 }
 
 fn serve(place: &Place, name: &str) -> Result<Process> {
-    let at = |port| [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()].map(|ip| SocketAddr::new(ip, port));
+    let at = |port| {
+        [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()]
+            .map(|ip| SocketAddr::new(ip, port))
+    };
     place.serve(&Serve {
         name: name.into(),
         echo: [at(PORT), at(OTHER_PORT)].concat(),
@@ -237,11 +285,19 @@ fn serve(place: &Place, name: &str) -> Result<Process> {
 }
 
 fn port(name: &str, protocol: &str, port: u16, target: u16) -> Port {
-    Port { name: name.into(), protocol: protocol.into(), port, target }
+    Port {
+        name: name.into(),
+        protocol: protocol.into(),
+        port,
+        target,
+    }
 }
 
 pub(crate) fn map(labels: &[(&str, &str)]) -> BTreeMap<String, String> {
-    labels.iter().map(|(key, value)| ((*key).to_string(), (*value).to_string())).collect()
+    labels
+        .iter()
+        .map(|(key, value)| ((*key).to_string(), (*value).to_string()))
+        .collect()
 }
 
 /// Takes out `ESC [ … m`.

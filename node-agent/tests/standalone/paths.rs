@@ -11,7 +11,13 @@ use crate::probe::{Probe, echo, expect, large_echo, large_udp, tcp, udp};
 
 /// All that can be sent from one to the other.
 fn everything(from: &End, to: &impl AsRef<Address>) -> [Probe; 5] {
-    [tcp(from, to, PORT), udp(from, to, PORT), large_udp(from, to, PORT), echo(from, to), large_echo(from, to)]
+    [
+        tcp(from, to, PORT),
+        udp(from, to, PORT),
+        large_udp(from, to, PORT),
+        echo(from, to),
+        large_echo(from, to),
+    ]
 }
 
 fn answered(probes: impl IntoIterator<Item = Probe>) -> impl Iterator<Item = (Probe, Outcome)> {
@@ -52,7 +58,11 @@ fn without_policy_everything_goes_everywhere() -> Result<()> {
 #[test]
 fn a_service_is_reached_by_socket_and_by_packet() -> Result<()> {
     let node = Node::start("paths-service")?;
-    let (client, server, other) = (node.pod("client", 1)?, node.pod("server", 2)?, node.pod("other", 3)?);
+    let (client, server, other) = (
+        node.pod("client", 1)?,
+        node.pod("server", 2)?,
+        node.pod("other", 3)?,
+    );
     let one = node.service("one", 10, &[&server])?;
     let own = node.service("own", 11, &[&client])?;
     let none = node.service("none", 12, &[])?;
@@ -92,7 +102,13 @@ fn a_service_is_reached_by_socket_and_by_packet() -> Result<()> {
 /// What each side is told of the other, in one family.
 fn names_are_right(client: &End, server: &End, service: &Address, index: usize) -> Result<()> {
     let (asked, backend) = (service.at(SERVICE_PORT)[index], server.address.at(PORT)[index]);
-    let greeting = |peer| Some(Greeting { server: "server".into(), local: backend, peer });
+    let greeting = |peer| {
+        Some(Greeting {
+            server: "server".into(),
+            local: backend,
+            peer,
+        })
+    };
     let by_packet = |request: &Tcp| client.place.run(|| weir_testbed::traffic::tcp(request));
     for report in [client.place.tcp(&Tcp::to(asked))?, by_packet(&Tcp::to(asked))?] {
         let local = report.local.context("connected")?;
@@ -107,21 +123,34 @@ fn names_are_right(client: &End, server: &End, service: &Address, index: usize) 
         assert_eq!((report, local.ip()), (expected, client.address.ips[index]));
     }
     for connected in [false, true] {
-        let request = Udp { connected, ..Udp::to(asked) };
+        let request = Udp {
+            connected,
+            ..Udp::to(asked)
+        };
         let by_packet = client.place.run(|| weir_testbed::traffic::udp(&request))?;
         for report in [client.place.udp(&request)?, by_packet] {
             let seen = report.greeting.as_ref().context("greeted")?.peer;
             // The server listens everywhere: where it was reached it does not say.
-            let greeting = report.greeting.clone().map(|greeting| Greeting { local: backend, ..greeting });
+            let greeting = report.greeting.clone().map(|greeting| Greeting {
+                local: backend,
+                ..greeting
+            });
             let expected = UdpReport {
                 outcome: Outcome::Answered,
                 local: report.local,
                 peer: connected.then_some(asked),
                 from: Some(asked),
-                greeting: Some(Greeting { server: "server".into(), local: backend, peer: seen }),
+                greeting: Some(Greeting {
+                    server: "server".into(),
+                    local: backend,
+                    peer: seen,
+                }),
                 millis: report.millis,
             };
-            assert_eq!((UdpReport { greeting, ..report }, seen.ip()), (expected, client.address.ips[index]));
+            assert_eq!(
+                (UdpReport { greeting, ..report }, seen.ip()),
+                (expected, client.address.ips[index])
+            );
         }
     }
     Ok(())
@@ -130,7 +159,11 @@ fn names_are_right(client: &End, server: &End, service: &Address, index: usize) 
 #[test]
 fn what_policy_allows_goes_and_what_it_denies_does_not() -> Result<()> {
     let node = Node::start("paths-policy")?;
-    let (client, other, server) = (node.pod("client", 1)?, node.pod("other", 2)?, node.pod("server", 3)?);
+    let (client, other, server) = (
+        node.pod("client", 1)?,
+        node.pod("other", 2)?,
+        node.pod("server", 3)?,
+    );
     let service = node.service("service", 10, &[&server])?;
     network_policy(&node.manifests, "closed", &deny_all("server"))?;
     network_policy(&node.manifests, "allow", &allow_ingress("server", "client"))?;
@@ -165,7 +198,11 @@ fn what_policy_allows_goes_and_what_it_denies_does_not() -> Result<()> {
 #[test]
 fn egress_is_policed_before_and_after_a_service_is_chosen() -> Result<()> {
     let node = Node::start("paths-egress")?;
-    let (client, other, server) = (node.pod("client", 1)?, node.pod("other", 2)?, node.pod("server", 3)?);
+    let (client, other, server) = (
+        node.pod("client", 1)?,
+        node.pod("other", 2)?,
+        node.pod("server", 3)?,
+    );
     let wanted = node.service("wanted", 10, &[&server])?;
     let unwanted = node.service("unwanted", 11, &[&other])?;
     network_policy(&node.manifests, "egress", &allow_egress("client", "server"))?;
@@ -186,7 +223,12 @@ fn egress_is_policed_before_and_after_a_service_is_chosen() -> Result<()> {
     expect(&expected)?;
     // Without the policy all of it goes.
     remove_network_policy(&node.manifests, "egress")?;
-    expect(&expected.into_iter().map(|(probe, _)| probe.answered()).collect::<Vec<_>>())?;
+    expect(
+        &expected
+            .into_iter()
+            .map(|(probe, _)| probe.answered())
+            .collect::<Vec<_>>(),
+    )?;
     node.end()
 }
 
@@ -217,11 +259,20 @@ fn ports_are_those_of_the_pod() -> Result<()> {
         (json!([{ "port": 8000, "endPort": 9089 }]), [true, false, false]),
         (json!([{ "port": 8081, "endPort": 9091 }]), [false, false, true]),
         (json!([{ "port": "web" }]), [true, false, false]),
-        (json!([{ "protocol": "UDP", "port": "dns" }]), [false, true, false]),
+        (
+            json!([{ "protocol": "UDP", "port": "dns" }]),
+            [false, true, false],
+        ),
         // The name is that of a UDP port.
-        (json!([{ "port": "dns" }, { "port": OTHER_PORT }]), [false, false, true]),
+        (
+            json!([{ "port": "dns" }, { "port": OTHER_PORT }]),
+            [false, false, true],
+        ),
         // The Service's own port says nothing.
-        (json!([{ "port": SERVICE_PORT }, { "protocol": "UDP", "port": PORT }]), [false, true, false]),
+        (
+            json!([{ "port": SERVICE_PORT }, { "protocol": "UDP", "port": PORT }]),
+            [false, true, false],
+        ),
     ] {
         network_policy(&node.manifests, "ports", &spec(ports))?;
         expect(&probes(tcp_open, udp_open, other_open))?;

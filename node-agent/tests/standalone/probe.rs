@@ -59,16 +59,28 @@ pub(crate) fn large_echo(from: &End, to: &impl AsRef<Address>) -> Probe {
 
 impl Probe {
     fn new(from: &End, to: &impl AsRef<Address>, kind: Kind) -> Probe {
-        Probe { from: from.clone(), to: to.as_ref().clone(), kind, by_socket: false, source: None }
+        Probe {
+            from: from.clone(),
+            to: to.as_ref().clone(),
+            kind,
+            by_socket: false,
+            source: None,
+        }
     }
 
     /// From a process in the place's control group, where the agent's socket programs are.
     pub(crate) fn by_socket(self) -> Probe {
-        Probe { by_socket: true, ..self }
+        Probe {
+            by_socket: true,
+            ..self
+        }
     }
 
     pub(crate) fn with_source(self, source: &Address) -> Probe {
-        Probe { source: Some(source.clone()), ..self }
+        Probe {
+            source: Some(source.clone()),
+            ..self
+        }
     }
 
     pub(crate) fn answered(self) -> (Probe, Outcome) {
@@ -98,15 +110,24 @@ impl Probe {
 
     fn ask(&self, index: usize) -> Result<Outcome> {
         let ip = self.to.ips[index];
-        let from = self.source.as_ref().map(|source| SocketAddr::new(source.ips[index], 0));
+        let from = self
+            .source
+            .as_ref()
+            .map(|source| SocketAddr::new(source.ips[index], 0));
         let place = &self.from.place;
         match self.kind {
             Kind::Tcp { port } => {
-                let request = Tcp { from, ..Tcp::to((ip, port).into()).timeout(TIMEOUT) };
+                let request = Tcp {
+                    from,
+                    ..Tcp::to((ip, port).into()).timeout(TIMEOUT)
+                };
                 Ok(self.report(place, Place::tcp, traffic::tcp, &request)?.outcome)
             }
             Kind::Udp { port, bytes } => {
-                let request = Udp { from, ..Udp::to((ip, port).into()).timeout(TIMEOUT).bytes(bytes) };
+                let request = Udp {
+                    from,
+                    ..Udp::to((ip, port).into()).timeout(TIMEOUT).bytes(bytes)
+                };
                 Ok(self.report(place, Place::udp, traffic::udp, &request)?.outcome)
             }
             // A process each: the answers are told apart by its number.
@@ -123,18 +144,25 @@ impl Probe {
         thread: fn(&Q) -> R,
         request: &Q,
     ) -> Result<R> {
-        if self.by_socket { process(place, request) } else { place.run(|| thread(request)) }
+        if self.by_socket {
+            process(place, request)
+        } else {
+            place.run(|| thread(request))
+        }
     }
 }
 
 /// Waits until all probes come to what is expected of them.
 pub(crate) fn expect(expected: &[(Probe, Outcome)]) -> Result<()> {
-    until("the probes do not come to what they should", || Ok(compare(expected, &ask_all(expected)?)))
+    until("the probes do not come to what they should", || {
+        Ok(compare(expected, &ask_all(expected)?))
+    })
 }
 
 /// As [`expect`], without waiting: what was in force before is in force now.
 pub(crate) fn expect_at_once(expected: &[(Probe, Outcome)]) -> Result<()> {
-    compare(expected, &ask_all(expected)?).map_err(|instead| anyhow::anyhow!("the probes do not come to what they should:\n{instead}"))
+    compare(expected, &ask_all(expected)?)
+        .map_err(|instead| anyhow::anyhow!("the probes do not come to what they should:\n{instead}"))
 }
 
 /// All of them side by side: those that get no answer cost time.
@@ -148,16 +176,31 @@ fn ask_all(probes: &[(Probe, Outcome)]) -> Result<Vec<[Outcome; 2]>> {
             Ok(outcome) => outcome,
             Err(panic) => std::panic::resume_unwind(panic),
         };
-        asked.into_iter().map(|[v4, v6]| Ok([join(v4)?, join(v6)?])).collect()
+        asked
+            .into_iter()
+            .map(|[v4, v6]| Ok([join(v4)?, join(v6)?]))
+            .collect()
     })
 }
 
 fn compare(expected: &[(Probe, Outcome)], seen: &[[Outcome; 2]]) -> Result<(), String> {
     let mut differences = String::new();
     for ((probe, wanted), outcomes) in expected.iter().zip(seen) {
-        for (index, outcome) in outcomes.iter().enumerate().filter(|(_, outcome)| *outcome != wanted) {
-            let _ = writeln!(differences, "  {}: {outcome:?} and not {wanted:?}", probe.name(index));
+        for (index, outcome) in outcomes
+            .iter()
+            .enumerate()
+            .filter(|(_, outcome)| *outcome != wanted)
+        {
+            let _ = writeln!(
+                differences,
+                "  {}: {outcome:?} and not {wanted:?}",
+                probe.name(index)
+            );
         }
     }
-    if differences.is_empty() { Ok(()) } else { Err(differences) }
+    if differences.is_empty() {
+        Ok(())
+    } else {
+        Err(differences)
+    }
 }

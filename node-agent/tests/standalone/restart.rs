@@ -13,9 +13,7 @@ use weir_testbed::traffic::{Protocol, RunningStream, Stream, StreamReport};
 
 use crate::address::{Address, End, pod_ips};
 use crate::node::{Node, PORT, SERVICE_PORT};
-use crate::policy::{
-    allow_egress, allow_ingress, deny_all, network_policy, pods, remove_network_policy,
-};
+use crate::policy::{allow_egress, allow_ingress, deny_all, network_policy, pods, remove_network_policy};
 use crate::probe::{expect, expect_at_once, large_udp, tcp, udp};
 use crate::wait::PATIENCE;
 
@@ -35,8 +33,15 @@ struct Bed {
 impl Bed {
     fn new(test: &str, arguments: &[&str]) -> Result<Bed> {
         let node = Node::with(test, arguments)?;
-        let (client, other, server) = (node.pod("client", 1)?, node.pod("other", 2)?, node.pod("server", 3)?);
-        let outsider = End { place: node.testbed.host("outsider")?, address: Address::new("outsider", pod_ips(4)) };
+        let (client, other, server) = (
+            node.pod("client", 1)?,
+            node.pod("other", 2)?,
+            node.pod("server", 3)?,
+        );
+        let outsider = End {
+            place: node.testbed.host("outsider")?,
+            address: Address::new("outsider", pod_ips(4)),
+        };
         node.describe(&outsider, &[("app", "client")])?;
         let service = node.service("service", 10, &[&server])?;
         for app in ["client", "server"] {
@@ -48,10 +53,21 @@ impl Bed {
         for end in [&client, &outsider, &server] {
             end.place.sysctl("net/ipv4/tcp_early_retrans", "0")?;
         }
-        let bed = Bed { node, client, outsider, other, server, service };
+        let bed = Bed {
+            node,
+            client,
+            outsider,
+            other,
+            server,
+            service,
+        };
         expect(&[
-            tcp(&bed.client, &bed.service, SERVICE_PORT).by_socket().answered(),
-            tcp(&bed.outsider, &bed.service, SERVICE_PORT).by_socket().answered(),
+            tcp(&bed.client, &bed.service, SERVICE_PORT)
+                .by_socket()
+                .answered(),
+            tcp(&bed.outsider, &bed.service, SERVICE_PORT)
+                .by_socket()
+                .answered(),
             tcp(&bed.other, &bed.server, PORT).silent(),
         ])?;
         Ok(bed)
@@ -72,14 +88,22 @@ impl Bed {
             }
         }
         for (name, stream) in &streams {
-            stream.wait_until("under way", PATIENCE, |report| report.received > 10).with_context(|| name.clone())?;
+            stream
+                .wait_until("under way", PATIENCE, |report| report.received > 10)
+                .with_context(|| name.clone())?;
         }
         Ok(streams)
     }
 
     fn stream(&self, from: &End, to: SocketAddr, protocol: Protocol) -> Result<(String, RunningStream)> {
-        let stream = Stream { linger_millis: 5000, ..Stream::new(protocol, to, RATE, Duration::from_secs(300)) };
-        Ok((format!("{} → {to} {protocol:?}", from.address.name), from.place.stream(&stream)?))
+        let stream = Stream {
+            linger_millis: 5000,
+            ..Stream::new(protocol, to, RATE, Duration::from_secs(300))
+        };
+        Ok((
+            format!("{} → {to} {protocol:?}", from.address.name),
+            from.place.stream(&stream)?,
+        ))
     }
 
     /// What is denied stays denied, whoever is dead.
@@ -97,8 +121,12 @@ impl Bed {
     fn allowed_is_allowed(&self) -> Result<()> {
         expect(&[
             tcp(&self.client, &self.server, PORT).answered(),
-            udp(&self.client, &self.service, SERVICE_PORT).by_socket().answered(),
-            tcp(&self.outsider, &self.service, SERVICE_PORT).by_socket().answered(),
+            udp(&self.client, &self.service, SERVICE_PORT)
+                .by_socket()
+                .answered(),
+            tcp(&self.outsider, &self.service, SERVICE_PORT)
+                .by_socket()
+                .answered(),
             large_udp(&self.outsider, &self.service, SERVICE_PORT).answered(),
         ])
     }
@@ -109,11 +137,19 @@ impl Bed {
         pins(&self.node.testbed.bpffs(), &mut found)?;
         for line in tool(&self.node, "tc", &["filter", "show", "dev", "uplink0", "ingress"])?.lines() {
             // Without what is new on every start: the number of the program.
-            let words = line.split_whitespace().take_while(|word| !word.starts_with("id")).collect::<Vec<_>>();
+            let words = line
+                .split_whitespace()
+                .take_while(|word| !word.starts_with("id"))
+                .collect::<Vec<_>>();
             found.insert(words.join(" "));
         }
         let links = tool(&self.node, "ip", &["-brief", "link", "show", "type", "veth"])?;
-        found.extend(links.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_string));
+        found.extend(
+            links
+                .lines()
+                .filter_map(|line| line.split_whitespace().next())
+                .map(str::to_string),
+        );
         Ok(found)
     }
 }
@@ -132,8 +168,15 @@ fn pins(directory: &Path, found: &mut BTreeSet<String>) -> Result<()> {
 /// The output of a tool in the node's namespace.
 fn tool(node: &Node, program: &str, arguments: &[&str]) -> Result<String> {
     let mut command: Command = node.end.place.command(program);
-    let output = command.args(arguments).output().with_context(|| program.to_string())?;
-    ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = command
+        .args(arguments)
+        .output()
+        .with_context(|| program.to_string())?;
+    ensure!(
+        output.status.success(),
+        "{program}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
@@ -164,7 +207,9 @@ fn again_and_again(test: &str, arguments: &[&str], times: u32) -> Result<()> {
     let before = bed.inventory()?;
     let sent_again = |bed: &Bed| -> Result<u64> {
         let ends = [&bed.client, &bed.outsider, &bed.server];
-        ends.iter().map(|end| Ok(end.place.arrivals()?.tcp_sent_again)).sum()
+        ends.iter()
+            .map(|end| Ok(end.place.arrivals()?.tcp_sent_again))
+            .sum()
     };
     let sent_again_before = sent_again(&bed)?;
     let streams = bed.streams()?;
@@ -175,10 +220,15 @@ fn again_and_again(test: &str, arguments: &[&str], times: u32) -> Result<()> {
             bed.node.agent.kill9()?;
         }
         if round % 10 >= 8 {
-            bed.denied_is_denied().with_context(|| format!("while it was dead, round {round}"))?;
-            bed.allowed_is_allowed().with_context(|| format!("while it was dead, round {round}"))?;
+            bed.denied_is_denied()
+                .with_context(|| format!("while it was dead, round {round}"))?;
+            bed.allowed_is_allowed()
+                .with_context(|| format!("while it was dead, round {round}"))?;
         }
-        bed.node.agent.start_again().with_context(|| format!("round {round}"))?;
+        bed.node
+            .agent
+            .start_again()
+            .with_context(|| format!("round {round}"))?;
     }
     bed.denied_is_denied()?;
     bed.allowed_is_allowed()?;
@@ -206,7 +256,10 @@ fn what_changed_meanwhile_takes_effect_at_the_start() -> Result<()> {
     let mut bed = Bed::new("restart-changes", &[])?;
     let manifests = bed.node.manifests.clone();
     let doomed = bed.node.pod("doomed", 5)?;
-    expect(&[tcp(&doomed, &bed.node.outside, PORT).answered(), tcp(&bed.outsider, &bed.server, PORT).answered()])?;
+    expect(&[
+        tcp(&doomed, &bed.node.outside, PORT).answered(),
+        tcp(&bed.outsider, &bed.server, PORT).answered(),
+    ])?;
     let streams = bed.streams()?;
     let before = bed.inventory()?;
 
@@ -225,7 +278,10 @@ fn what_changed_meanwhile_takes_effect_at_the_start() -> Result<()> {
         tcp(&bed.other, &bed.server, PORT).silent(),
         tcp(&doomed, &bed.node.outside, PORT).answered(),
     ])?;
-    ensure!(new.place.mac("eth0").is_err(), "somebody has connected the new pod");
+    ensure!(
+        new.place.mac("eth0").is_err(),
+        "somebody has connected the new pod"
+    );
     bed.node.agent.start_again()?;
     // It is ready: so all of it holds, without waiting.
     expect_at_once(&[
@@ -236,9 +292,14 @@ fn what_changed_meanwhile_takes_effect_at_the_start() -> Result<()> {
         tcp(&new, &bed.server, PORT).answered(),
         tcp(&bed.node.outside, &doomed, PORT).silent(),
     ])?;
-    ensure!(doomed.place.mac("eth0").is_err(), "the pod that is gone is connected still");
+    ensure!(
+        doomed.place.mac("eth0").is_err(),
+        "the pod that is gone is connected still"
+    );
     for (name, stream) in &streams {
-        stream.wait_until("cut", PATIENCE, |report| report.silent_millis > 700.0).with_context(|| name.clone())?;
+        stream
+            .wait_until("cut", PATIENCE, |report| report.silent_millis > 700.0)
+            .with_context(|| name.clone())?;
     }
     // As it was; and the connections that were cut go on.
     bed.node.agent.kill9()?;
@@ -252,7 +313,9 @@ fn what_changed_meanwhile_takes_effect_at_the_start() -> Result<()> {
     bed.allowed_is_allowed()?;
     for (name, stream) in &streams {
         let before = stream.so_far().received;
-        stream.wait_until("going on", PATIENCE, |report| report.received > before + 5).with_context(|| name.clone())?;
+        stream
+            .wait_until("going on", PATIENCE, |report| report.received > before + 5)
+            .with_context(|| name.clone())?;
     }
     expect(&[tcp(&doomed, &bed.node.outside, PORT).answered()])?;
     drop(streams);

@@ -20,7 +20,11 @@ fn is(open: bool, probe: Probe) -> (Probe, Outcome) {
 #[test]
 fn blocks_hold_pods_and_others_but_for_the_exceptions() -> Result<()> {
     let node = Node::start("rules-cidr")?;
-    let (near, far, server) = (node.pod("near", 1)?, node.pod("far", 130)?, node.pod("server", 3)?);
+    let (near, far, server) = (
+        node.pod("near", 1)?,
+        node.pod("far", 130)?,
+        node.pod("server", 3)?,
+    );
     let block = |v4: &str, v6: &str, except: [Vec<&str>; 2]| {
         let [except4, except6] = except;
         json!([{ "ipBlock": { "cidr": v4, "except": except4 } }, { "ipBlock": { "cidr": v6, "except": except6 } }])
@@ -29,16 +33,33 @@ fn blocks_hold_pods_and_others_but_for_the_exceptions() -> Result<()> {
     // Who is in: near, far, the host outside, and the same by an address in the world.
     let cases: [(Value, [bool; 4]); 6] = [
         (block("0.0.0.0/0", "::/0", none()), [true, true, true, true]),
-        (block("10.244.1.0/25", "fd00:10:244:1::/121", none()), [true, false, false, false]),
         (
-            block("10.244.0.0/16", "fd00:10:244::/48", [vec!["10.244.1.1/32"], vec!["fd00:10:244:1::1/128"]]),
+            block("10.244.1.0/25", "fd00:10:244:1::/121", none()),
+            [true, false, false, false],
+        ),
+        (
+            block(
+                "10.244.0.0/16",
+                "fd00:10:244::/48",
+                [vec!["10.244.1.1/32"], vec!["fd00:10:244:1::1/128"]],
+            ),
             [false, true, false, false],
         ),
         (
-            block("0.0.0.0/0", "::/0", [vec!["10.0.0.0/8", "203.0.113.0/24"], vec!["fd00:10::/32", "2001:db8::/32"]]),
+            block(
+                "0.0.0.0/0",
+                "::/0",
+                [
+                    vec!["10.0.0.0/8", "203.0.113.0/24"],
+                    vec!["fd00:10::/32", "2001:db8::/32"],
+                ],
+            ),
             [false, false, true, false],
         ),
-        (block("203.0.113.10/32", "2001:db8::10/128", none()), [false, false, false, true]),
+        (
+            block("203.0.113.10/32", "2001:db8::10/128", none()),
+            [false, false, false, true],
+        ),
         // An exception is no denial: what another rule allows stays allowed.
         (
             json!([
@@ -51,14 +72,21 @@ fn blocks_hold_pods_and_others_but_for_the_exceptions() -> Result<()> {
     ];
     for (peers, [near_in, far_in, outside_in, world_in]) in &cases {
         network_policy(&node.manifests, "out", &json!({ "podSelector": pods("none") }))?;
-        network_policy(&node.manifests, "in", &json!({ "podSelector": pods("server"), "ingress": [{ "from": peers }] }))?;
+        network_policy(
+            &node.manifests,
+            "in",
+            &json!({ "podSelector": pods("server"), "ingress": [{ "from": peers }] }),
+        )?;
         expect(&[
             is(*near_in, tcp(&near, &server, PORT)),
             is(*far_in, tcp(&far, &server, PORT)),
             is(*outside_in, tcp(&node.outside, &server, PORT)),
             is(*outside_in, udp(&node.outside, &server, PORT)),
             is(*outside_in, echo(&node.outside, &server)),
-            is(*world_in, tcp(&node.world, &server, PORT).with_source(&node.world.address)),
+            is(
+                *world_in,
+                tcp(&node.world, &server, PORT).with_source(&node.world.address),
+            ),
             tcp(&node.end, &server, PORT).answered(),
         ])?;
     }
@@ -99,8 +127,14 @@ fn namespaces_and_pods_are_selected_together() -> Result<()> {
         (json!({ "podSelector": {} }), [false, false, false, true]),
         (json!({ "namespaceSelector": {} }), [true, true, true, true]),
         (json!({ "namespaceSelector": team_a }), [true, true, false, false]),
-        (json!({ "namespaceSelector": team_a, "podSelector": pods("web") }), [true, false, false, false]),
-        (json!({ "namespaceSelector": {}, "podSelector": pods("web") }), [true, false, true, true]),
+        (
+            json!({ "namespaceSelector": team_a, "podSelector": pods("web") }),
+            [true, false, false, false],
+        ),
+        (
+            json!({ "namespaceSelector": {}, "podSelector": pods("web") }),
+            [true, false, true, true],
+        ),
         (
             json!({ "namespaceSelector": { "matchExpressions": [{ "key": "team", "operator": "NotIn", "values": ["a"] }] } }),
             [false, false, true, true],
@@ -110,12 +144,19 @@ fn namespaces_and_pods_are_selected_together() -> Result<()> {
             [false, false, true, false],
         ),
     ] {
-        network_policy(&node.manifests, "in", &json!({ "podSelector": pods("server"), "ingress": [{ "from": [peer] }] }))?;
+        network_policy(
+            &node.manifests,
+            "in",
+            &json!({ "podSelector": pods("server"), "ingress": [{ "from": [peer] }] }),
+        )?;
         expect(&[
             is(web_a_in, tcp(&web_a, &server, PORT)),
             is(db_a_in, tcp(&db_a, &server, PORT)),
             is(web_b_in, tcp(&web_b, &server, PORT)),
-            is(remote_in, tcp(&node.world, &server, PORT).with_source(&node.world.address)),
+            is(
+                remote_in,
+                tcp(&node.world, &server, PORT).with_source(&node.world.address),
+            ),
             tcp(&node.outside, &server, PORT).silent(),
         ])?;
     }
@@ -126,7 +167,11 @@ fn namespaces_and_pods_are_selected_together() -> Result<()> {
 #[test]
 fn tiers_are_asked_in_their_order() -> Result<()> {
     let node = Node::start("rules-tiers")?;
-    let (client, other, server) = (node.pod("client", 1)?, node.pod("other", 2)?, node.pod("server", 3)?);
+    let (client, other, server) = (
+        node.pod("client", 1)?,
+        node.pod("other", 2)?,
+        node.pod("server", 3)?,
+    );
     let from = |app: &str| json!([{ "pods": { "podSelector": pods(app) } }]);
     let subject = || json!({ "pods": { "podSelector": pods("server") } });
     let ingress = |tier: &str, priority: u32, rules: Value| json!({ "tier": tier, "priority": priority, "subject": subject(), "ingress": rules });
@@ -141,20 +186,55 @@ fn tiers_are_asked_in_their_order() -> Result<()> {
     };
     let write = |name: &str, spec: Value| cluster_network_policy(&node.manifests, name, &spec);
 
-    write("baseline", ingress("Baseline", 1, json!([{ "action": "Deny", "from": from("client") }])))?;
+    write(
+        "baseline",
+        ingress(
+            "Baseline",
+            1,
+            json!([{ "action": "Deny", "from": from("client") }]),
+        ),
+    )?;
     expect_open([false, false, false, true])?;
     // A NetworkPolicy is asked first, and leaves nothing over.
     network_policy(&node.manifests, "np", &allow_ingress("server", "client"))?;
     expect_open([true, true, true, false])?;
     let tcp_only = json!([{ "tcp": { "destinationPort": { "number": PORT } } }]);
-    write("deny-tcp", ingress("Admin", 20, json!([{ "action": "Deny", "from": from("client"), "protocols": tcp_only }])))?;
+    write(
+        "deny-tcp",
+        ingress(
+            "Admin",
+            20,
+            json!([{ "action": "Deny", "from": from("client"), "protocols": tcp_only }]),
+        ),
+    )?;
     expect_open([false, true, true, false])?;
     // Before it: one that accepts, of a better priority.
-    write("accept", ingress("Admin", 10, json!([{ "action": "Accept", "from": from("client"), "protocols": tcp_only }])))?;
+    write(
+        "accept",
+        ingress(
+            "Admin",
+            10,
+            json!([{ "action": "Accept", "from": from("client"), "protocols": tcp_only }]),
+        ),
+    )?;
     expect_open([true, true, true, false])?;
     // Pass leaves the tier, so that the NetworkPolicy decides.
-    write("accept", ingress("Admin", 10, json!([{ "action": "Pass", "from": from("client"), "protocols": tcp_only }])))?;
-    write("accept-others", ingress("Admin", 30, json!([{ "action": "Accept", "from": from("other") }])))?;
+    write(
+        "accept",
+        ingress(
+            "Admin",
+            10,
+            json!([{ "action": "Pass", "from": from("client"), "protocols": tcp_only }]),
+        ),
+    )?;
+    write(
+        "accept-others",
+        ingress(
+            "Admin",
+            30,
+            json!([{ "action": "Accept", "from": from("other") }]),
+        ),
+    )?;
     expect_open([true, true, true, true])?;
     // Without it: passed on to Baseline, which denies.
     remove_network_policy(&node.manifests, "np")?;
@@ -189,7 +269,11 @@ fn networks_in_egress_rules_hold_everybody() -> Result<()> {
     node.describe_remote("remote", remote.ips, &[("app", "server")])?;
     let egress = |rules: Value| json!({ "tier": "Admin", "priority": 1, "subject": { "namespaces": {} }, "egress": rules });
     let everything = json!([{ "networks": ["0.0.0.0/0", "::/0"] }]);
-    cluster_network_policy(&node.manifests, "out", &egress(json!([{ "action": "Deny", "to": everything }])))?;
+    cluster_network_policy(
+        &node.manifests,
+        "out",
+        &egress(json!([{ "action": "Deny", "to": everything }])),
+    )?;
     expect(&[
         tcp(&client, &server, PORT).silent(),
         tcp(&client, &node.outside, PORT).silent(),

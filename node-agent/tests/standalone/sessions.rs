@@ -32,8 +32,15 @@ impl Bed {
             network_policy(&node.manifests, &format!("{app}-closed"), &deny_all(app))?;
         }
         network_policy(&node.manifests, "in", &allow_ingress("server", "client"))?;
-        network_policy(&node.manifests, "out", &crate::policy::allow_egress("client", "server"))?;
-        expect(&[tcp(&client, &server, PORT).answered(), tcp(&server, &client, PORT).silent()])?;
+        network_policy(
+            &node.manifests,
+            "out",
+            &crate::policy::allow_egress("client", "server"),
+        )?;
+        expect(&[
+            tcp(&client, &server, PORT).answered(),
+            tcp(&server, &client, PORT).silent(),
+        ])?;
         Ok(Bed { node, client, server })
     }
 }
@@ -120,9 +127,13 @@ fn connect(from: Option<SocketAddr>, to: SocketAddr) -> Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if let Some(from) = from {
-        socket.bind(&from.into()).with_context(|| format!("bind to {from}"))?;
+        socket
+            .bind(&from.into())
+            .with_context(|| format!("bind to {from}"))?;
     }
-    socket.connect_timeout(&to.into(), TIMEOUT).with_context(|| format!("connect to {to}"))?;
+    socket
+        .connect_timeout(&to.into(), TIMEOUT)
+        .with_context(|| format!("connect to {to}"))?;
     let mut stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(TIMEOUT))?;
     let mut byte = [0];
@@ -135,7 +146,9 @@ fn connect(from: Option<SocketAddr>, to: SocketAddr) -> Result<TcpStream> {
 fn exchange(stream: &mut TcpStream, text: &str) -> Result<()> {
     stream.write_all(text.as_bytes())?;
     let mut echoed = vec![0; text.len()];
-    stream.read_exact(&mut echoed).with_context(|| format!("the echo of {text:?} from {:?}", stream.peer_addr()))?;
+    stream
+        .read_exact(&mut echoed)
+        .with_context(|| format!("the echo of {text:?} from {:?}", stream.peer_addr()))?;
     ensure!(echoed == text.as_bytes(), "{text:?} came back as {echoed:?}");
     Ok(())
 }
@@ -151,8 +164,13 @@ fn udp_to(to: SocketAddr) -> Result<UdpSocket> {
 fn datagram(socket: &UdpSocket, text: &str) -> Result<()> {
     socket.send(text.as_bytes())?;
     let mut answer = [0; 1024];
-    let length = socket.recv(&mut answer).with_context(|| format!("the echo of {text:?}"))?;
-    ensure!(answer[..length].ends_with(text.as_bytes()), "{text:?} did not come back");
+    let length = socket
+        .recv(&mut answer)
+        .with_context(|| format!("the echo of {text:?}"))?;
+    ensure!(
+        answer[..length].ends_with(text.as_bytes()),
+        "{text:?} did not come back"
+    );
     Ok(())
 }
 

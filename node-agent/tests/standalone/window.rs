@@ -17,22 +17,27 @@ use crate::probe::{expect, tcp, udp};
 
 /// Sends datagrams and opens connections to all of these, as fast as it goes, from before there is a way.
 fn hammer(place: &Place, to: &[SocketAddr], stop: &AtomicBool) -> Result<()> {
-    place.run(|| -> std::io::Result<()> {
-        let v4 = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        let v6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
-        while !stop.load(Ordering::Relaxed) {
-            for to in to {
-                // There is no network most of the time.
-                let _ = if to.is_ipv4() { v4.send_to(b"early", to) } else { v6.send_to(b"early", to) };
-                let socket = Socket::new(Domain::for_address(*to), Type::STREAM, None)?;
-                socket.set_nonblocking(true)?;
-                let _ = socket.connect(&(*to).into());
+    place
+        .run(|| -> std::io::Result<()> {
+            let v4 = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            let v6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
+            while !stop.load(Ordering::Relaxed) {
+                for to in to {
+                    // There is no network most of the time.
+                    let _ = if to.is_ipv4() {
+                        v4.send_to(b"early", to)
+                    } else {
+                        v6.send_to(b"early", to)
+                    };
+                    let socket = Socket::new(Domain::for_address(*to), Type::STREAM, None)?;
+                    socket.set_nonblocking(true)?;
+                    let _ = socket.connect(&(*to).into());
+                }
+                sleep(Duration::from_micros(200));
             }
-            sleep(Duration::from_micros(200));
-        }
-        Ok(())
-    })?
-    .map_err(Into::into)
+            Ok(())
+        })?
+        .map_err(Into::into)
 }
 
 /// Runs `work` while the first of each pair hammers at the second.
@@ -48,7 +53,9 @@ fn while_hammering(pairs: &[(&End, &End)], work: impl FnOnce() -> Result<()>) ->
         let result = work();
         stop.store(true, Ordering::Relaxed);
         for hammering in hammering {
-            hammering.join().map_err(|_| anyhow::anyhow!("a hammer panicked"))??;
+            hammering
+                .join()
+                .map_err(|_| anyhow::anyhow!("a hammer panicked"))??;
         }
         result
     })
@@ -62,7 +69,10 @@ fn not_one_packet_passes_before_the_policy_is_there() -> Result<()> {
     expect(&[tcp(&server, &node.outside, PORT).answered()])?;
     // Made anew: under new addresses, under those of before, and after the agent was away.
     for (round, last) in [10, 11, 10, 11, 10].into_iter().enumerate() {
-        let late = End { address: Address::new("late", crate::address::pod_ips(last)), ..node.place(&format!("late-{round}"), last)? };
+        let late = End {
+            address: Address::new("late", crate::address::pod_ips(last)),
+            ..node.place(&format!("late-{round}"), last)?
+        };
         let (at_server, at_late) = (server.place.arrivals()?, late.place.arrivals()?);
         while_hammering(&[(&late, &server), (&server, &late)], || {
             sleep(Duration::from_millis(100));
@@ -96,10 +106,19 @@ fn an_address_does_not_keep_the_rights_of_its_former_pod() -> Result<()> {
         &json!({ "podSelector": pods("server"), "ingress": [{ "from": [{ "podSelector": pods("good") }] }] }),
     )?;
     for round in 0..3 {
-        let good = End { address: Address::new("good", crate::address::pod_ips(20)), ..node.place(&format!("good-{round}"), 20)? };
+        let good = End {
+            address: Address::new("good", crate::address::pod_ips(20)),
+            ..node.place(&format!("good-{round}"), 20)?
+        };
         node.describe(&good, &[("app", "good")])?;
-        expect(&[tcp(&good, &server, PORT).answered(), udp(&good, &server, PORT).answered()])?;
-        let late = End { address: Address::new("late", crate::address::pod_ips(20)), ..node.place(&format!("late-{round}"), 20)? };
+        expect(&[
+            tcp(&good, &server, PORT).answered(),
+            udp(&good, &server, PORT).answered(),
+        ])?;
+        let late = End {
+            address: Address::new("late", crate::address::pod_ips(20)),
+            ..node.place(&format!("late-{round}"), 20)?
+        };
         // The one goes and the other comes, in the same moment.
         let before = server.place.arrivals()?;
         while_hammering(&[(&late, &server)], || {

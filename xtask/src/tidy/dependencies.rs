@@ -43,7 +43,8 @@ const RULES: &[Rule] = &[
         name: "weir-datapath",
         ours: &["weir-abi"],
         ours_in_tests: &[],
-        others: Others::Only(&[]),
+        // Of the packet builders only: the feature `testing`.
+        others: Others::Only(&["crc"]),
     },
     Rule {
         name: "weir-api",
