@@ -30,7 +30,11 @@ impl Verdict {
 
     #[inline(always)]
     pub fn from_bits(bits: u64) -> Option<Self> {
-        if bits == Self::UNDECIDED { None } else { Some(Self(bits)) }
+        if bits == Self::UNDECIDED {
+            None
+        } else {
+            Some(Self(bits))
+        }
     }
 
     #[inline(always)]

@@ -38,7 +38,13 @@ pub fn established(ctx: &TcContext) -> Option<Verdict> {
 fn ipv4(ctx: &TcContext, data: usize) -> Option<Verdict> {
     // SAFETY: bounds checked by `established`.
     let (version, fragment, proto, source, destination): (u8, u16, u8, u32, u32) = unsafe {
-        (at(data + NETWORK), at(data + NETWORK + 6), at(data + NETWORK + 9), at(data + NETWORK + 12), at(data + NETWORK + 16))
+        (
+            at(data + NETWORK),
+            at(data + NETWORK + 6),
+            at(data + NETWORK + 9),
+            at(data + NETWORK + 12),
+            at(data + NETWORK + 16),
+        )
     };
     // No options; neither "more fragments" nor an offset.
     if version != 0x45 || fragment & 0x3fff_u16.to_be() != 0 {
@@ -60,8 +66,13 @@ fn ipv6(ctx: &TcContext, data: usize) -> Option<Verdict> {
         return None;
     }
     // SAFETY: bounds just checked.
-    let (proto, source, destination): (u8, Address, Address) =
-        unsafe { (at(data + NETWORK + 6), address(data + NETWORK + 8), address(data + NETWORK + 24)) };
+    let (proto, source, destination): (u8, Address, Address) = unsafe {
+        (
+            at(data + NETWORK + 6),
+            address(data + NETWORK + 8),
+            address(data + NETWORK + 24),
+        )
+    };
     let flags = tcp_flags(ctx, transport, proto)?;
     // SAFETY: bounds checked above.
     let (source_port, destination_port): (u16, u16) = unsafe { (at(transport), at(transport + 2)) };
@@ -84,13 +95,7 @@ fn tcp_flags(ctx: &TcContext, transport: usize, proto: u8) -> Option<u8> {
 }
 
 #[inline(always)]
-fn known(
-    ctx: &TcContext,
-    value: *mut FlowValue,
-    from_low: u32,
-    proto: u8,
-    tcp_flags: u8,
-) -> Option<Verdict> {
+fn known(ctx: &TcContext, value: *mut FlowValue, from_low: u32, proto: u8, tcp_flags: u8) -> Option<Verdict> {
     let packed = from_low << 16 | u32::from(proto) << 8 | u32::from(tcp_flags);
     Verdict::from_bits(decide(Skb::of(ctx), value, packed))
 }
@@ -100,7 +105,9 @@ fn known(
 fn decide(skb: Skb, value: *mut FlowValue, packed: u32) -> u64 {
     // SAFETY: a value of a preallocated map stays readable and writable while the program runs.
     let value = unsafe { &mut *value };
-    let Some(control) = lookup::control() else { return Verdict::UNDECIDED };
+    let Some(control) = lookup::control() else {
+        return Verdict::UNDECIDED;
+    };
     // The padding is zero, which the verifier does not know: to it the sum is any number, so that it goes on in one
     // state and not in one for each way to get here.
     let packed = packed.wrapping_add(u32::from(value.padding));
@@ -112,9 +119,14 @@ fn decide(skb: Skb, value: *mut FlowValue, packed: u32) -> u64 {
         now: clock::now(),
         revision: control.revision,
     };
-    let Some(flags) = flow::quick_step(value, &arrival) else { return Verdict::UNDECIDED };
-    let (sender, receiver) =
-        if from_low != 0 { (&value.hops[0], &value.hops[1]) } else { (&value.hops[1], &value.hops[0]) };
+    let Some(flags) = flow::quick_step(value, &arrival) else {
+        return Verdict::UNDECIDED;
+    };
+    let (sender, receiver) = if from_low != 0 {
+        (&value.hops[0], &value.hops[1])
+    } else {
+        (&value.hops[1], &value.hops[0])
+    };
     if sender_of(sender) != skb.sender() {
         return Verdict::UNDECIDED;
     }

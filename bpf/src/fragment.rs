@@ -23,7 +23,9 @@ pub fn remember(s: &mut Scratch) {
 pub fn recall(s: &mut Scratch) -> bool {
     set_key(s);
     // SAFETY: whole integers; a value of another packet with the same key is what the protocol has, too.
-    let Some(&ports) = (unsafe { FRAGMENTS.get(&s.fragment_key) }) else { return false };
+    let Some(&ports) = (unsafe { FRAGMENTS.get(&s.fragment_key) }) else {
+        return false;
+    };
     s.packet.source_port = ports.source_port;
     s.packet.destination_port = ports.destination_port;
     s.packet.protocol = ports.protocol;
@@ -36,7 +38,11 @@ fn set_key(s: &mut Scratch) {
         source: s.packet.source,
         destination: s.packet.destination,
         identification: s.packet.identification,
-        protocol: if s.packet.family == 4 { s.packet.protocol } else { 0 },
+        protocol: if s.packet.family == 4 {
+            s.packet.protocol
+        } else {
+            0
+        },
         padding: [0; 3],
     };
 }

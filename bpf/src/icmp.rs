@@ -35,13 +35,19 @@ pub fn error(skb: Skb, s: &mut Scratch) -> Reason {
         let backend = lookup::pod(&s.value.rewrite_address);
         slow::set_hop(&mut s.hop, &backend);
     }
-    if subprogram::replace_quoted(skb) { Reason::RelatedError } else { Reason::RewriteFailed }
+    if subprogram::replace_quoted(skb) {
+        Reason::RelatedError
+    } else {
+        Reason::RewriteFailed
+    }
 }
 
 /// Whether the connection has an entry that is worth something; it then stands in the scratch.
 #[inline(always)]
 fn is_known(s: &mut Scratch) -> bool {
-    let Some(control) = lookup::control() else { return false };
+    let Some(control) = lookup::control() else {
+        return false;
+    };
     let _ = subprogram::key();
     subprogram::load_flow()
         && s.value.revision == control.revision
@@ -69,6 +75,10 @@ pub fn translated_end(s: &Scratch) -> (bool, Address, u16) {
     if s.value.flags & flow_flags::REWRITE_DESTINATION != 0 {
         (true, s.packet.quoted_source, s.packet.quoted_source_port)
     } else {
-        (false, s.packet.quoted_destination, s.packet.quoted_destination_port)
+        (
+            false,
+            s.packet.quoted_destination,
+            s.packet.quoted_destination_port,
+        )
     }
 }

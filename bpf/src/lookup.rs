@@ -4,9 +4,9 @@ use weir_abi::address::{Address, AddressValue, CidrKey};
 use weir_abi::config::Control;
 use weir_abi::flow::FlowValue;
 use weir_abi::policy::{PolicyKey, PolicyValue, PortKey, PortValue};
+use weir_abi::reason::Reason;
 use weir_abi::service::{Backend, ServiceKey, ServiceValue};
 use weir_abi::workload::Workload;
-use weir_abi::reason::Reason;
 use weir_datapath::judge::{Connection, Judgement};
 use weir_datapath::tables::Tables;
 
@@ -73,7 +73,9 @@ impl Tables for Kernel {
 #[inline(always)]
 pub fn scratch() -> Option<&'static mut Scratch> {
     // SAFETY: the slot is this CPU's, and a tc program is not interrupted by another one on the same CPU.
-    maps::SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
+    maps::SCRATCH
+        .get_ptr_mut(0)
+        .map(|scratch| unsafe { &mut *scratch })
 }
 
 /// A copy of what is known of the pod with this address; all zero where there is none.
@@ -104,7 +106,11 @@ pub fn control() -> Option<&'static Control> {
 /// with the pointer, the verifier would follow every path once a table.
 #[inline(always)]
 fn flow(s: &Scratch) -> Option<*mut FlowValue> {
-    if s.packet.family == 4 { maps::FLOWS4.get_ptr_mut(&s.key4) } else { maps::FLOWS6.get_ptr_mut(&s.key6) }
+    if s.packet.family == 4 {
+        maps::FLOWS4.get_ptr_mut(&s.key4)
+    } else {
+        maps::FLOWS6.get_ptr_mut(&s.key6)
+    }
 }
 
 /// Copies the flow whose key stands in the scratch; false where there is none.
@@ -143,5 +149,9 @@ pub fn insert_flow(s: &Scratch) -> bool {
 #[inline(always)]
 pub fn remove_flow(s: &Scratch) {
     // An entry that is gone already is what is wanted.
-    let _ = if s.packet.family == 4 { maps::FLOWS4.remove(&s.key4) } else { maps::FLOWS6.remove(&s.key6) };
+    let _ = if s.packet.family == 4 {
+        maps::FLOWS4.remove(&s.key4)
+    } else {
+        maps::FLOWS6.remove(&s.key6)
+    };
 }

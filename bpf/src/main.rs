@@ -1,7 +1,10 @@
 //! Weir's eBPF programs. Entry points only: each hook has a file of its own.
 #![no_std]
 #![no_main]
-#![allow(clippy::needless_borrows_for_generic_args, reason = "a key by value is copied to the 512-byte stack")]
+#![allow(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key by value is copied to the 512-byte stack"
+)]
 
 mod clock;
 mod config;

@@ -17,10 +17,20 @@ pub fn denied(s: &Scratch, reason: Reason) {
     let by_egress = s.judgement.egress.verdict == side_verdict::DENY;
     let (rule, pod, wanted, flag) = if by_egress {
         let pod = &s.connection.source_pod;
-        (s.judgement.egress.rule, pod, workload_flags::LOG_EGRESS_DENY, event_flags::LOG_EGRESS)
+        (
+            s.judgement.egress.rule,
+            pod,
+            workload_flags::LOG_EGRESS_DENY,
+            event_flags::LOG_EGRESS,
+        )
     } else {
         let pod = &s.connection.destination_pod;
-        (s.judgement.ingress.rule, pod, workload_flags::LOG_INGRESS_DENY, event_flags::LOG_INGRESS)
+        (
+            s.judgement.ingress.rule,
+            pod,
+            workload_flags::LOG_INGRESS_DENY,
+            event_flags::LOG_INGRESS,
+        )
     };
     let is_due = pod.flags & wanted != 0;
     let written = is_due && subprogram::emit(reason, flag as u32);
@@ -83,7 +93,9 @@ pub fn count(rule: u32, bits: u32) {
     if rule == NO_RULE {
         return;
     }
-    let Some(counts) = maps::RULE_COUNTS.get_ptr_mut(rule) else { return };
+    let Some(counts) = maps::RULE_COUNTS.get_ptr_mut(rule) else {
+        return;
+    };
     // SAFETY: the slot is this CPU's.
     let counts = unsafe { &mut *counts };
     counts.allowed += (bits & what::ALLOWED) as u64;
@@ -95,7 +107,9 @@ pub fn count(rule: u32, bits: u32) {
 /// Writes one record; false where the budget or the ring did not have room for it.
 #[inline(always)]
 pub fn emit(s: &Scratch, reason: u32, flags: u32) -> bool {
-    let (Some(budget), Some(control)) = (maps::LOG_BUDGET.get_ptr_mut(0), lookup::control()) else { return false };
+    let (Some(budget), Some(control)) = (maps::LOG_BUDGET.get_ptr_mut(0), lookup::control()) else {
+        return false;
+    };
     // SAFETY: the slot is this CPU's.
     let budget = unsafe { &mut *budget };
     let second = clock::now();

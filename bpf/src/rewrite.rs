@@ -1,7 +1,9 @@
 //! Service translation by packet: a new destination on the way out, the Service's address on the way back.
 
 use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
-use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_store_bytes};
+use aya_ebpf::helpers::generated::{
+    bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_store_bytes,
+};
 use weir_abi::address::Address;
 use weir_abi::flow::flow_flags;
 use weir_abi::reason::Reason;
@@ -24,7 +26,11 @@ pub fn known(skb: Skb, s: &mut Scratch, from_opener: bool, changed: bool) -> Rea
     }
     s.connection.destination = s.value.rewrite_address;
     s.connection.destination_port = s.value.rewrite_port;
-    if subprogram::replace(skb, destination) { Reason::Established } else { Reason::RewriteFailed }
+    if subprogram::replace(skb, destination) {
+        Reason::Established
+    } else {
+        Reason::RewriteFailed
+    }
 }
 
 /// Writes the entry by which the backend's packets find back. That of the packet's own key is in the table already.
@@ -78,13 +84,26 @@ pub fn replace(skb: Skb, s: &Scratch, destination: u32) -> bool {
         _ => (ABSENT, ABSENT, 0),
     };
     let new = &s.connection.destination;
-    let side = Side { old, new, number: destination };
+    let side = Side {
+        old,
+        new,
+        number: destination,
+    };
     let replaced = if s.packet.family == 4 {
         side.address4(skb, checksum, flags)
     } else {
         side.address6(skb, checksum, flags)
     };
-    replaced && (port == ABSENT || replace_port(skb, old_port, s.connection.destination_port, port, checksum, flags))
+    replaced
+        && (port == ABSENT
+            || replace_port(
+                skb,
+                old_port,
+                s.connection.destination_port,
+                port,
+                checksum,
+                flags,
+            ))
 }
 
 /// Whether ports of this protocol can be replaced. Not SCTP's: its checksum (RFC 9260, appendix A) covers the whole
@@ -110,7 +129,8 @@ impl Side<'_> {
         let (from, to) = (self.old.v4() as u64, self.new.v4() as u64);
         let flags = (BPF_F_PSEUDO_HDR | flags | 4) as u64;
         // SAFETY: a helper that checks the offset itself.
-        let done = checksum == ABSENT || unsafe { bpf_l4_csum_replace(skb.0, checksum, from, to, flags) } == 0;
+        let done =
+            checksum == ABSENT || unsafe { bpf_l4_csum_replace(skb.0, checksum, from, to, flags) } == 0;
         done && header4(skb, self.old, self.new, ETHERNET, self.number)
     }
 
@@ -153,7 +173,15 @@ pub fn replace_quoted(skb: Skb, s: &mut Scratch) -> bool {
         header6(skb, &old, &new, quoted, side, checksum, 0)
             && (!outer || header6(skb, &old, &new, ETHERNET, side ^ 1, checksum, pseudo))
     };
-    replaced && replace_port(skb, old_port, new_port, u32::from(s.packet.quoted_transport) + 2 * side, checksum, 0)
+    replaced
+        && replace_port(
+            skb,
+            old_port,
+            new_port,
+            u32::from(s.packet.quoted_transport) + 2 * side,
+            checksum,
+            0,
+        )
 }
 
 /// `side` is 0 for the source and 1 for the destination.
@@ -162,7 +190,13 @@ fn header4(skb: Skb, old: &Address, new: &Address, header: u32, side: u32) -> bo
     // SAFETY: helpers that check every offset themselves.
     unsafe {
         bpf_l3_csum_replace(skb.0, header + 10, old.v4() as u64, new.v4() as u64, 4) == 0
-            && bpf_skb_store_bytes(skb.0.cast(), header + 12 + 4 * side, (&raw const new.0[3]).cast(), 4, 0) == 0
+            && bpf_skb_store_bytes(
+                skb.0.cast(),
+                header + 12 + 4 * side,
+                (&raw const new.0[3]).cast(),
+                4,
+                0,
+            ) == 0
     }
 }
 
@@ -178,10 +212,21 @@ fn header6(
 ) -> bool {
     // SAFETY: helpers that check every offset themselves.
     unsafe {
-        let difference =
-            bpf_csum_diff((&raw const old.0).cast_mut().cast(), 16, (&raw const new.0).cast_mut().cast(), 16, 0);
+        let difference = bpf_csum_diff(
+            (&raw const old.0).cast_mut().cast(),
+            16,
+            (&raw const new.0).cast_mut().cast(),
+            16,
+            0,
+        );
         difference >= 0
             && (checksum == ABSENT || bpf_l4_csum_replace(skb.0, checksum, 0, difference as u64, flags) == 0)
-            && bpf_skb_store_bytes(skb.0.cast(), header + 8 + 16 * side, (&raw const new.0).cast(), 16, 0) == 0
+            && bpf_skb_store_bytes(
+                skb.0.cast(),
+                header + 8 + 16 * side,
+                (&raw const new.0).cast(),
+                16,
+                0,
+            ) == 0
     }
 }

@@ -103,7 +103,12 @@ impl Bytes for Skb {
         let mut value = MaybeUninit::<T>::uninit();
         // SAFETY: `value` has room for the bytes asked for; on success all are written, and any are a valid `Plain`.
         unsafe {
-            match bpf_skb_load_bytes(self.0.cast(), offset, value.as_mut_ptr().cast(), size_of::<T>() as u32) {
+            match bpf_skb_load_bytes(
+                self.0.cast(),
+                offset,
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+            ) {
                 0 => Some(value.assume_init()),
                 _ => None,
             }
@@ -114,7 +119,12 @@ impl Bytes for Skb {
     fn read<'a, T: Plain>(&self, offset: u32, room: &'a mut MaybeUninit<T>) -> Option<&'a T> {
         // SAFETY: as above.
         unsafe {
-            match bpf_skb_load_bytes(self.0.cast(), offset, room.as_mut_ptr().cast(), size_of::<T>() as u32) {
+            match bpf_skb_load_bytes(
+                self.0.cast(),
+                offset,
+                room.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+            ) {
                 0 => Some(room.assume_init_ref()),
                 _ => None,
             }

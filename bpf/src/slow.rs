@@ -26,7 +26,9 @@ use crate::{clock, fragment, maps, rewrite, subprogram};
 #[inline(always)]
 pub fn decide(skb: Skb, hook: Hook) -> Verdict {
     let parsed = subprogram::parse(skb);
-    let Some(s) = lookup::scratch() else { return Verdict::drop(Reason::Internal) };
+    let Some(s) = lookup::scratch() else {
+        return Verdict::drop(Reason::Internal);
+    };
     match parsed {
         // The uplink also carries what is not for pods; the node's own network stack judges that.
         Err(_) if hook == Hook::FromWire => Verdict::pass(Reason::NotForPod),
@@ -98,7 +100,11 @@ fn check_ends(skb: Skb, hook: Hook, s: &Scratch) -> Option<Verdict> {
             }
         }
     }
-    if c.is_from_pod() { Some(Verdict::drop(Reason::SourceNotOwn)) } else { None }
+    if c.is_from_pod() {
+        Some(Verdict::drop(Reason::SourceNotOwn))
+    } else {
+        None
+    }
 }
 
 /// RFC 1112, RFC 919 and RFC 4291, section 2.7.
@@ -117,7 +123,11 @@ fn by_flow(skb: Skb, hook: Hook, s: &Scratch) -> Reason {
         Ok(Step::Forward | Step::Close) => subprogram::known(skb),
         Ok(Step::Rejudge) => {
             let reason = subprogram::rejudge();
-            if reason.is_forward() { subprogram::known(skb) } else { reason }
+            if reason.is_forward() {
+                subprogram::known(skb)
+            } else {
+                reason
+            }
         }
         Ok(Step::Open) => {
             let reason = subprogram::open(hook == Hook::FromPod);
@@ -148,7 +158,9 @@ pub fn find(s: &mut Scratch) -> Result<Step, Reason> {
         }
         _ => {}
     }
-    let Some(control) = lookup::control() else { return Err(Reason::Internal) };
+    let Some(control) = lookup::control() else {
+        return Err(Reason::Internal);
+    };
     s.arrival = Arrival {
         from_low: subprogram::key(),
         protocol: s.packet.protocol,
@@ -194,7 +206,11 @@ pub fn known(skb: Skb, s: &mut Scratch) -> Reason {
     s.value.seen = s.arrival.now;
     s.value.flags = s.flags;
     // No index: the verifier does not know that a `bool` in memory is 0 or 1.
-    s.hop = if s.arrival.from_low { s.value.hops[1] } else { s.value.hops[0] };
+    s.hop = if s.arrival.from_low {
+        s.value.hops[1]
+    } else {
+        s.value.hops[0]
+    };
     if s.flags & flow_flags::CLOSED != 0 {
         subprogram::remove_flow();
     } else {
@@ -214,9 +230,8 @@ fn deliver(skb: Skb, hook: Hook, hop: &Hop, reason: Reason) -> Verdict {
     }
     if is_local(hop.ifindex) {
         // SAFETY: the two addresses of the hop are the twelve bytes that an Ethernet header starts with.
-        let stored = unsafe {
-            bpf_skb_store_bytes(skb.0.cast(), 0, (&raw const hop.destination_mac).cast(), 12, 0)
-        };
+        let stored =
+            unsafe { bpf_skb_store_bytes(skb.0.cast(), 0, (&raw const hop.destination_mac).cast(), 12, 0) };
         if stored != 0 {
             return Verdict::drop(Reason::RewriteFailed);
         }
@@ -266,7 +281,11 @@ pub fn set_decision(s: &mut Scratch, flags: u32) {
     s.value.egress_rule = s.judgement.egress.rule;
     s.value.ingress_rule = s.judgement.ingress.rule;
     let [low, high] = &mut s.value.hops;
-    let (opener, peer) = if flags & flow_flags::OPENED_BY_HIGH == 0 { (low, high) } else { (high, low) };
+    let (opener, peer) = if flags & flow_flags::OPENED_BY_HIGH == 0 {
+        (low, high)
+    } else {
+        (high, low)
+    };
     set_hop(opener, &s.connection.source_pod);
     set_hop(peer, &s.connection.destination_pod);
 }
@@ -334,7 +353,11 @@ fn overflowed(now: u32) -> bool {
 /// Policy allows it: remember the connection. `reason` comes back, or the one for which that was impossible.
 #[inline(always)]
 pub fn admit(skb: Skb, s: &mut Scratch, reason: Reason) -> Reason {
-    let mut flags = if s.arrival.from_low { 0 } else { flow_flags::OPENED_BY_HIGH };
+    let mut flags = if s.arrival.from_low {
+        0
+    } else {
+        flow_flags::OPENED_BY_HIGH
+    };
     // Seen in the middle. Its life is short until the other end has said something: it may be the last packet of a
     // connection that had no entry, or has none any more.
     let picked_up = s.arrival.is_tcp() && s.arrival.tcp_flags & tcp_flags::SYN == 0;

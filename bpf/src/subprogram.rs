@@ -4,8 +4,8 @@
 use aya_ebpf::bindings::__sk_buff;
 use weir_abi::policy::PolicyKey;
 use weir_abi::reason::Reason;
-use weir_datapath::judge::{self, Connection, Judgement};
 use weir_datapath::flow::Step;
+use weir_datapath::judge::{self, Connection, Judgement};
 use weir_datapath::parse;
 
 use crate::lookup::{self, Kernel};
@@ -193,7 +193,9 @@ fn reason_from(number: u32) -> Reason {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn weir_parse(skb: *mut __sk_buff) -> u32 {
-    let Some(s) = lookup::scratch() else { return Reason::Internal as u32 };
+    let Some(s) = lookup::scratch() else {
+        return Reason::Internal as u32;
+    };
     match parse::parse(&Skb(skb), &mut s.packet) {
         Ok(()) => NONE,
         Err(reason) => reason as u32,
@@ -217,7 +219,9 @@ pub extern "C" fn weir_set_connection() -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn weir_icmp_error(skb: *mut __sk_buff) -> u32 {
-    let Some(s) = lookup::scratch() else { return Reason::Internal as u32 };
+    let Some(s) = lookup::scratch() else {
+        return Reason::Internal as u32;
+    };
     icmp::error(Skb(skb), s) as u32
 }
 
@@ -231,7 +235,9 @@ pub extern "C" fn weir_replace_quoted(skb: *mut __sk_buff) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn weir_find() -> u32 {
-    let Some(s) = lookup::scratch() else { return Reason::Internal as u32 };
+    let Some(s) = lookup::scratch() else {
+        return Reason::Internal as u32;
+    };
     match slow::find(s) {
         Ok(Step::Forward) => FORWARD,
         Ok(Step::Close) => CLOSE,
@@ -244,42 +250,54 @@ pub extern "C" fn weir_find() -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn weir_known(skb: *mut __sk_buff) -> u32 {
-    let Some(s) = lookup::scratch() else { return Reason::Internal as u32 };
+    let Some(s) = lookup::scratch() else {
+        return Reason::Internal as u32;
+    };
     slow::known(Skb(skb), s) as u32
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn weir_rejudge() -> u32 {
-    let Some(s) = lookup::scratch() else { return Reason::Internal as u32 };
+    let Some(s) = lookup::scratch() else {
+        return Reason::Internal as u32;
+    };
     slow::rejudge(s) as u32
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn weir_open(from_pod: u32) -> u32 {
-    let Some(s) = lookup::scratch() else { return Reason::Internal as u32 };
+    let Some(s) = lookup::scratch() else {
+        return Reason::Internal as u32;
+    };
     slow::open(s, from_pod != 0) as u32
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn weir_admit(skb: *mut __sk_buff, reason: u32) -> u32 {
-    let Some(s) = lookup::scratch() else { return Reason::Internal as u32 };
+    let Some(s) = lookup::scratch() else {
+        return Reason::Internal as u32;
+    };
     slow::admit(Skb(skb), s, reason_from(reason)) as u32
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn weir_judge() -> u32 {
-    let Some(s) = lookup::scratch() else { return Reason::Internal as u32 };
+    let Some(s) = lookup::scratch() else {
+        return Reason::Internal as u32;
+    };
     judge::judge(&Kernel, &s.connection, &mut s.judgement) as u32
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn weir_judge_side(direction: u32) -> u32 {
-    let Some(s) = lookup::scratch() else { return Reason::Internal as u32 };
+    let Some(s) = lookup::scratch() else {
+        return Reason::Internal as u32;
+    };
     let (connection, judgement): (&Connection, &mut Judgement) = (&s.connection, &mut s.judgement);
     judge::judge_side(&Kernel, direction, connection, judgement) as u32
 }

@@ -12,7 +12,13 @@ pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,
     /// What the agent logs about itself, as a filter of the `tracing` crate.
-    #[arg(long, global = true, env = "WEIR_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        env = "WEIR_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
     pub log: String,
     /// Log as JSON, one object a line.
     #[arg(long, global = true)]

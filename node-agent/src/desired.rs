@@ -81,7 +81,10 @@ pub fn desired(inputs: &Inputs<'_>, actual: &Contents) -> Result<Desired, TooMan
         cidrs: cidrs.entries.clone(),
         ports: tables.entries.clone(),
         numbers: numbers::entries(number_space::RULE, &rules.numbers)
-            .chain(numbers::entries(number_space::IDENTITY, &inputs.plan.identity_numbers))
+            .chain(numbers::entries(
+                number_space::IDENTITY,
+                &inputs.plan.identity_numbers,
+            ))
             .collect(),
         ..Contents::default()
     };
@@ -90,18 +93,29 @@ pub fn desired(inputs: &Inputs<'_>, actual: &Contents) -> Result<Desired, TooMan
     contents.policy = policy_sets::entries(&layouts, &sets);
     contents.workloads = workloads(inputs, &sets);
     (contents.services, contents.backends) = backends::place(inputs.services, actual);
-    Ok(Desired { contents, rules: rules.causes, new_rules: rules.new })
+    Ok(Desired {
+        contents,
+        rules: rules.causes,
+        new_rules: rules.new,
+    })
 }
 
 fn addresses(inputs: &Inputs<'_>) -> BTreeMap<Address, AddressValue> {
-    let own = AddressValue { identity: UNKNOWN_IDENTITY, flags: address_flags::LOCAL_NODE };
+    let own = AddressValue {
+        identity: UNKNOWN_IDENTITY,
+        flags: address_flags::LOCAL_NODE,
+    };
     let owned = inputs.plan.addresses.iter().filter_map(|(ip, owner)| {
         let value = match owner {
-            Owner::Pod(id) => AddressValue { identity: *inputs.plan.pods.get(id)?, flags: 0 },
+            Owner::Pod(id) => AddressValue {
+                identity: *inputs.plan.pods.get(id)?,
+                flags: 0,
+            },
             Owner::ThisNode => own,
-            Owner::OtherNode(_) => {
-                AddressValue { identity: UNKNOWN_IDENTITY, flags: address_flags::REMOTE_NODE }
-            }
+            Owner::OtherNode(_) => AddressValue {
+                identity: UNKNOWN_IDENTITY,
+                flags: address_flags::REMOTE_NODE,
+            },
         };
         Some((Address::from_ip(*ip), value))
     });
@@ -134,9 +148,12 @@ fn workloads(inputs: &Inputs<'_>, sets: &[policy_sets::SetNumber]) -> BTreeMap<A
     let plan = inputs.plan;
     let mut workloads = BTreeMap::new();
     for (id, pod) in inputs.pods {
-        let (Some(identity), set) = (plan.pods.get(id), plan.resolved.pods.get(id)) else { continue };
-        let (policy_set, cidr_flags) =
-            set.map_or((NO_POLICY_SET, 0), |index| (sets[*index].number, sets[*index].cidr_flags));
+        let (Some(identity), set) = (plan.pods.get(id), plan.resolved.pods.get(id)) else {
+            continue;
+        };
+        let (policy_set, cidr_flags) = set.map_or((NO_POLICY_SET, 0), |index| {
+            (sets[*index].number, sets[*index].cidr_flags)
+        });
         let mut flags = cidr_flags | pod.log.flags;
         if pod.closed {
             flags |= workload_flags::CLOSED;

@@ -1,15 +1,15 @@
 //! The thread between the ring buffer and the policy log.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
 use crate::flow::aggregate::AggregateSettings;
-use crate::flow::names::Names;
 use crate::flow::file::FileSettings;
+use crate::flow::names::Names;
 use crate::flow::pipeline::{Outcome, Pipeline};
 use crate::flow::sink::{Sink, SinkCounts, SinkSettings};
 use crate::kernel::Ring;
@@ -64,12 +64,21 @@ impl LogReader {
             counts: Mutex::new(SinkCounts::default()),
             kernel_lost: AtomicU64::new(kernel_lost),
         });
-        let reader = Reader { ring, writer, shared: Arc::clone(&shared), metrics, start: Instant::now() };
+        let reader = Reader {
+            ring,
+            writer,
+            shared: Arc::clone(&shared),
+            metrics,
+            start: Instant::now(),
+        };
         let thread = std::thread::Builder::new()
             .name("flow-events".to_owned())
             .spawn(move || reader.run())
             .context("starting the thread that reads flow events")?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
     }
 
     pub fn set_names(&self, names: Names) {
@@ -128,8 +137,10 @@ impl Reader {
         let settings = locked(&self.shared.settings).clone();
         if settings != self.writer.settings {
             let node_name = locked(&self.shared.names).node_name.clone();
-            let pipeline =
-                self.writer.pipeline.with_settings(settings.aggregate, settings.records_per_second);
+            let pipeline = self
+                .writer
+                .pipeline
+                .with_settings(settings.aggregate, settings.records_per_second);
             match Writer::start(&settings, &node_name, pipeline) {
                 Ok(mut next) => {
                     next.earlier = self.writer.close();
@@ -148,8 +159,16 @@ impl Reader {
             let outcome = writer.pipeline.take(now, bytes, &names);
             writer.write(outcome, metrics);
         });
-        let losses = writer.pipeline.kernel_lost(self.shared.kernel_lost.load(Ordering::Relaxed));
-        writer.write(Outcome { losses, ..Outcome::default() }, metrics);
+        let losses = writer
+            .pipeline
+            .kernel_lost(self.shared.kernel_lost.load(Ordering::Relaxed));
+        writer.write(
+            Outcome {
+                losses,
+                ..Outcome::default()
+            },
+            metrics,
+        );
         let outcome = writer.pipeline.tick(now);
         writer.write(outcome, metrics);
     }

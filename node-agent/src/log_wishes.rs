@@ -52,7 +52,11 @@ fn flag(direction: Direction, verdict: Verdict) -> u32 {
 
 /// All labels, and not only those that network policies look at.
 fn whole_key(snapshot: &Snapshot, id: &PodId, pod: &Pod) -> IdentityKey {
-    let mut namespace_labels = snapshot.namespaces.get(&id.namespace).cloned().unwrap_or_default();
+    let mut namespace_labels = snapshot
+        .namespaces
+        .get(&id.namespace)
+        .cloned()
+        .unwrap_or_default();
     namespace_labels.insert(NAMESPACE_NAME_LABEL.to_owned(), id.namespace.clone());
     IdentityKey {
         namespace: id.namespace.clone(),

@@ -40,7 +40,10 @@ impl NodeLinks {
             match workloads::prepare(&wanted).await {
                 Ok(interface) => {
                     self.told.remove(&pod.id);
-                    let open = self.ready.get(&pod.id).is_some_and(|link| link.open && link.wanted == wanted);
+                    let open = self
+                        .ready
+                        .get(&pod.id)
+                        .is_some_and(|link| link.open && link.wanted == wanted);
                     self.ready.insert(pod.id.clone(), Link { wanted, open });
                     interfaces.insert(pod.id.clone(), interface);
                 }
@@ -50,8 +53,8 @@ impl NodeLinks {
         interfaces
     }
 
-    /// Lets traffic to those whose policy is in the kernel.
-    pub async fn open(&mut self) {
+    /// Lets traffic to those whose policy is in the kernel. Whether that went well for all.
+    pub async fn open(&mut self) -> bool {
         let mut failed = Vec::new();
         for (id, link) in self.ready.iter_mut().filter(|(_, link)| !link.open) {
             match workloads::open(&link.wanted).await {
@@ -62,9 +65,10 @@ impl NodeLinks {
                 Err(error) => failed.push((id.clone(), error)),
             }
         }
-        for (id, error) in failed {
-            self.tell(&id, "cannot open the pod's interface; it has no network", &error);
+        for (id, error) in &failed {
+            self.tell(id, "cannot open the pod's interface; it has no network", error);
         }
+        failed.is_empty()
     }
 
     /// Removes the interfaces of pods that are gone, also of those that went while no agent ran.
@@ -82,7 +86,9 @@ impl NodeLinks {
         for name in there.difference(&wanted) {
             match workloads::disconnect(name).await {
                 Ok(_) => info!(interface = name, "pod disconnected"),
-                Err(error) => warn!(interface = name, %error, "cannot remove the interface of a pod that is gone"),
+                Err(error) => {
+                    warn!(interface = name, %error, "cannot remove the interface of a pod that is gone")
+                }
             }
         }
     }

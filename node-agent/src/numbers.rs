@@ -42,7 +42,10 @@ pub fn assign(
     wanted: &BTreeSet<Digest>,
     limit: u32,
 ) -> Option<BTreeMap<Digest, u32>> {
-    let range = NumberKey { space, number: 0 }..=NumberKey { space, number: u32::MAX };
+    let range = NumberKey { space, number: 0 }..=NumberKey {
+        space,
+        number: u32::MAX,
+    };
     let mut taken = BTreeSet::new();
     let mut assigned = BTreeMap::new();
     for (key, value) in existing.range(range) {
@@ -52,7 +55,9 @@ pub fn assign(
         }
     }
     let first = taken.last().map_or(1, |highest| highest.saturating_add(1));
-    let mut free = (first..=limit).chain(1..first.min(limit)).filter(|number| !taken.contains(number));
+    let mut free = (first..=limit)
+        .chain(1..first.min(limit))
+        .filter(|number| !taken.contains(number));
     for digest in wanted {
         if !assigned.contains_key(digest) {
             assigned.insert(*digest, free.next()?);
@@ -67,7 +72,13 @@ pub fn entries(
     assigned: &BTreeMap<Digest, u32>,
 ) -> impl Iterator<Item = (NumberKey, NumberValue)> {
     assigned.iter().map(move |(digest, number)| {
-        (NumberKey { space, number: *number }, NumberValue { digest: *digest })
+        (
+            NumberKey {
+                space,
+                number: *number,
+            },
+            NumberValue { digest: *digest },
+        )
     })
 }
 
@@ -91,15 +102,26 @@ mod tests {
         assert_eq!(second[&digest(["b"])], first[&digest(["b"])]);
         assert_eq!(second[&digest(["c"])], first[&digest(["c"])]);
         assert_eq!(second[&digest(["d"])], 4);
-        assert_eq!(assign(&existing, 2, &wanted(&["d"]), 10).expect("room")[&digest(["d"])], 1);
+        assert_eq!(
+            assign(&existing, 2, &wanted(&["d"]), 10).expect("room")[&digest(["d"])],
+            1
+        );
     }
 
     #[test]
     fn numbers_start_over_at_the_limit_and_run_out_behind_it() {
         let key = |number| NumberKey { space: 1, number };
-        let existing = BTreeMap::from([(key(3), NumberValue { digest: digest(["x"]) })]);
+        let existing = BTreeMap::from([(
+            key(3),
+            NumberValue {
+                digest: digest(["x"]),
+            },
+        )]);
         let assigned = assign(&existing, 1, &wanted(&["a", "b"]), 3).expect("room");
-        assert_eq!(assigned.values().copied().collect::<BTreeSet<_>>(), BTreeSet::from([1, 2]));
+        assert_eq!(
+            assigned.values().copied().collect::<BTreeSet<_>>(),
+            BTreeSet::from([1, 2])
+        );
         assert_eq!(assign(&existing, 1, &wanted(&["a", "b", "c"]), 3), None);
     }
 

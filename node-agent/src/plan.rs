@@ -43,21 +43,33 @@ pub enum Owner {
 pub fn plan(snapshot: &Snapshot, node: &str, existing: &BTreeMap<NumberKey, NumberValue>) -> Plan {
     let mut lowered = lower(snapshot);
     let relevance = Relevance::of(lowered.policies.values());
-    let keys: BTreeMap<PodId, IdentityKey> =
-        keys(&relevance, snapshot).into_iter().map(|(id, key)| (id.clone(), key)).collect();
+    let keys: BTreeMap<PodId, IdentityKey> = keys(&relevance, snapshot)
+        .into_iter()
+        .map(|(id, key)| (id.clone(), key))
+        .collect();
     let distinct: BTreeMap<&IdentityKey, Digest> =
         keys.values().map(|key| (key, identity_digest(key))).collect();
     let wanted: BTreeSet<Digest> = distinct.values().copied().collect();
     // There are fewer pods than numbers.
-    let identity_numbers =
-        assign(existing, number_space::IDENTITY, &wanted, FIRST_PASSING_IDENTITY - 1).unwrap_or_default();
+    let identity_numbers = assign(
+        existing,
+        number_space::IDENTITY,
+        &wanted,
+        FIRST_PASSING_IDENTITY - 1,
+    )
+    .unwrap_or_default();
     let number = |key: &IdentityKey| identity_numbers[&distinct[key]];
     let identities = distinct.keys().map(|key| ((*key).clone(), number(key))).collect();
     let is_local = |id: &PodId| snapshot.pods.get(id).is_some_and(|pod| pod.node == node);
-    let local =
-        keys.iter().filter(|(id, _)| is_local(id)).map(|(id, key)| (id.clone(), key.clone())).collect();
+    let local = keys
+        .iter()
+        .filter(|(id, _)| is_local(id))
+        .map(|(id, key)| (id.clone(), key.clone()))
+        .collect();
     let resolved = resolve(&lowered.policies, &identities, &local);
-    lowered.problems.extend(selects_nothing(&spans(&lowered.policies, snapshot)));
+    lowered
+        .problems
+        .extend(selects_nothing(&spans(&lowered.policies, snapshot)));
     lowered.problems.sort();
     Plan {
         resolved,
@@ -73,11 +85,19 @@ fn identity_digest(key: &IdentityKey) -> Digest {
     let mut parts = vec![key.namespace.clone()];
     for labels in [&key.pod_labels, &key.namespace_labels] {
         parts.push(labels.len().to_string());
-        parts.extend(labels.iter().flat_map(|(name, value)| [name.clone(), value.clone()]));
+        parts.extend(
+            labels
+                .iter()
+                .flat_map(|(name, value)| [name.clone(), value.clone()]),
+        );
     }
     for (name, ports) in &key.named_ports {
         parts.push(name.clone());
-        parts.extend(ports.iter().map(|(protocol, port)| format!("{}/{port}", protocol.number())));
+        parts.extend(
+            ports
+                .iter()
+                .map(|(protocol, port)| format!("{}/{port}", protocol.number())),
+        );
     }
     digest(parts.iter().map(String::as_str))
 }
@@ -89,7 +109,11 @@ fn owners<'a>(
 ) -> BTreeMap<IpAddr, Owner> {
     let mut owners = BTreeMap::new();
     for (name, object) in &snapshot.nodes {
-        let owner = if name == node { Owner::ThisNode } else { Owner::OtherNode(name.clone()) };
+        let owner = if name == node {
+            Owner::ThisNode
+        } else {
+            Owner::OtherNode(name.clone())
+        };
         for address in &object.addresses {
             owners.entry(*address).or_insert_with(|| owner.clone());
         }

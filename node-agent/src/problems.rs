@@ -18,7 +18,7 @@ impl Problems {
     pub fn tell(
         &mut self,
         manifests: &Manifests,
-        of_manifests: Vec<ManifestProblem>,
+        of_manifests: &[ManifestProblem],
         of_policies: &[Problem],
         overruled: &[String],
     ) -> BTreeMap<(String, String), u64> {
@@ -52,10 +52,18 @@ impl Problems {
     fn log_changes(&self, texts: &BTreeMap<String, bool>) {
         for (text, is_warning) in texts {
             if !self.known.contains_key(text) {
-                if *is_warning { warn!("{text}") } else { info!("{text}") }
+                if *is_warning {
+                    warn!("{text}")
+                } else {
+                    info!("{text}")
+                }
             }
         }
-        let gone: BTreeSet<&String> = self.known.keys().filter(|text| !texts.contains_key(*text)).collect();
+        let gone: BTreeSet<&String> = self
+            .known
+            .keys()
+            .filter(|text| !texts.contains_key(*text))
+            .collect();
         for text in gone {
             info!("no longer: {text}");
         }
@@ -68,9 +76,8 @@ fn placed(manifests: &Manifests, problem: &Problem) -> String {
     let text = format!("{}: {}", problem.field, problem.message);
     let namespace = object.namespace.as_deref().unwrap_or_default();
     let kind = Kind::ALL.iter().find(|kind| kind.word() == object.kind);
-    let origin = kind.and_then(|kind| {
-        manifests.place(&ObjectKey::new(*kind, namespace, &object.name), &problem.field)
-    });
+    let origin = kind
+        .and_then(|kind| manifests.place(&ObjectKey::new(*kind, namespace, &object.name), &problem.field));
     let name = match &object.namespace {
         Some(namespace) => format!("{} {namespace}/{}", object.kind, object.name),
         None => format!("{} {}", object.kind, object.name),

@@ -38,9 +38,17 @@ impl Programming {
         let mut kernel = Kernel::open(config)?;
         let control = kernel.control()?;
         if control.log_budget != log_budget {
-            kernel.set_control(Control { log_budget, ..control })?;
+            kernel.set_control(Control {
+                log_budget,
+                ..control
+            })?;
         }
-        Ok(Self { kernel, sync: Sync::default(), capacities, rules: BTreeMap::new() })
+        Ok(Self {
+            kernel,
+            sync: Sync::default(),
+            capacities,
+            rules: BTreeMap::new(),
+        })
     }
 
     /// The numbers that were given so far.
@@ -70,20 +78,36 @@ impl Programming {
     ) -> Result<Written> {
         let wanted = loop {
             let rule_capacity = self.capacities.rules;
-            let inputs = Inputs { plan, pods, services, own_addresses, rule_capacity };
+            let inputs = Inputs {
+                plan,
+                pods,
+                services,
+                own_addresses,
+                rule_capacity,
+            };
             match desired(&inputs, self.sync.actual(&self.kernel)?) {
                 Ok(wanted) => break wanted,
                 Err(TooManyRules { needed, .. }) => {
-                    self.grow(Capacities { rules: room_for(needed), ..self.capacities })?;
+                    self.grow(Capacities {
+                        rules: room_for(needed),
+                        ..self.capacities
+                    })?;
                 }
             }
         };
         self.make_room(&wanted)?;
-        let Desired { contents, rules, new_rules } = wanted;
+        let Desired {
+            contents,
+            rules,
+            new_rules,
+        } = wanted;
         // Before an entry names them.
         let new_rules: Vec<u32> = new_rules.into_iter().collect();
         self.kernel.clear_rule_counts(&new_rules)?;
-        let written = self.sync.apply(&mut self.kernel, contents).context("writing the maps")?;
+        let written = self
+            .sync
+            .apply(&mut self.kernel, contents)
+            .context("writing the maps")?;
         self.rules = rules;
         Ok(written)
     }
@@ -122,7 +146,12 @@ fn needed(actual: &Contents, wanted: &Contents) -> Capacities {
         ports: both(&actual.ports, &wanted.ports),
         workloads: both(&actual.workloads, &wanted.workloads),
         services: both(&actual.services, &wanted.services),
-        backends: room_for(wanted.backends.last_key_value().map_or(0, |(index, _)| *index as usize + 1)),
+        backends: room_for(
+            wanted
+                .backends
+                .last_key_value()
+                .map_or(0, |(index, _)| *index as usize + 1),
+        ),
         numbers: both(&actual.numbers, &wanted.numbers),
         ..Capacities::default()
     }
@@ -136,5 +165,8 @@ fn both<K: Ord, V>(actual: &BTreeMap<K, V>, wanted: &BTreeMap<K, V>) -> u32 {
 /// A capacity for so many entries, with a fifth to spare: a power of two, so that a growing load makes few changes.
 fn room_for(entries: usize) -> u32 {
     let spare = entries.saturating_add(entries / 4);
-    u32::try_from(spare).unwrap_or(u32::MAX).checked_next_power_of_two().unwrap_or(1 << 31)
+    u32::try_from(spare)
+        .unwrap_or(u32::MAX)
+        .checked_next_power_of_two()
+        .unwrap_or(1 << 31)
 }

@@ -55,7 +55,10 @@ pub fn scrape(programming: &Programming, scraped: &Scraped, metrics: &Metrics) -
 }
 
 fn set_map<T: Table>(programming: &Programming, metrics: &Metrics) -> Result<()> {
-    let (entries, capacity) = (programming.kernel.occupancy::<T>()?, programming.kernel.capacity::<T>()?);
+    let (entries, capacity) = (
+        programming.kernel.occupancy::<T>()?,
+        programming.kernel.capacity::<T>()?,
+    );
     metrics.set_map(T::NAME, u64::from(entries), u64::from(capacity));
     Ok(())
 }
@@ -64,7 +67,13 @@ fn rule_totals(programming: &Programming) -> Result<BTreeMap<RuleLabels, RuleTot
     let counts = programming.kernel.rule_counts()?;
     let totals = programming.rules().iter().map(|(number, cause)| {
         let count = counts.get(number).copied().unwrap_or_default();
-        (labels(cause), RuleTotals { allowed: count.allowed, denied: count.denied })
+        (
+            labels(cause),
+            RuleTotals {
+                allowed: count.allowed,
+                denied: count.denied,
+            },
+        )
     });
     Ok(totals.collect())
 }
@@ -79,8 +88,14 @@ fn labels(cause: &Cause) -> RuleLabels {
     };
     let first = attribution.policies.into_iter().next();
     RuleLabels {
-        kind: first.as_ref().map(|policy| policy.kind.clone()).unwrap_or_default(),
-        namespace: first.as_ref().and_then(|policy| policy.namespace.clone()).unwrap_or_default(),
+        kind: first
+            .as_ref()
+            .map(|policy| policy.kind.clone())
+            .unwrap_or_default(),
+        namespace: first
+            .as_ref()
+            .and_then(|policy| policy.namespace.clone())
+            .unwrap_or_default(),
         name: first.map(|policy| policy.name).unwrap_or_default(),
         direction,
         rule: attribution.rule.unwrap_or_else(|| "isolation".to_owned()),

@@ -23,7 +23,7 @@ use crate::log_reader::LogReader;
 use crate::log_settings::log_settings;
 use crate::log_wishes::log_wishes;
 use crate::manifests::watch::{WatchSettings, watch as watch_directory};
-use crate::manifests::{Manifests, Objects};
+use crate::manifests::{ManifestProblem, Manifests, Objects};
 use crate::metrics::{Build, Metrics};
 use crate::names::names;
 use crate::node_links::NodeLinks;
@@ -35,6 +35,8 @@ use crate::workloads::prepare_node;
 
 /// Records a second and CPU that the programs may write. The log's own budget comes after denials were folded.
 const KERNEL_LOG_BUDGET: u32 = 20_000;
+/// How often the kernel is looked after where no manifest changes: what somebody else took away is put back.
+const MENDING: Duration = Duration::from_secs(60);
 /// How often flows that are over are removed, and losses told.
 const SWEEP: Duration = Duration::from_secs(2);
 
@@ -48,8 +50,7 @@ pub async fn run(args: Standalone) -> Result<()> {
     let mut agent = Agent::start(args).await?;
     let mut changes = watch_directory(&agent.args.manifests, WatchSettings::default())
         .context("watching the directory of manifests")?;
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut sweep = tokio::time::interval(SWEEP);
     agent.reconcile().await;
     loop {
@@ -77,6 +78,21 @@ struct Agent {
     metrics: Arc<Metrics>,
     scraped: Arc<Mutex<Scraped>>,
     ready: watch::Sender<bool>,
+    /// What the kernel holds; nothing after an error.
+    done: Option<Done>,
+}
+
+/// All that a reconciliation follows from.
+#[derive(Debug, PartialEq)]
+struct Wish {
+    objects: Objects,
+    problems: Vec<ManifestProblem>,
+    own_addresses: BTreeSet<IpAddr>,
+}
+
+struct Done {
+    wish: Wish,
+    at: Instant,
 }
 
 impl Agent {
@@ -85,8 +101,15 @@ impl Agent {
             object: OBJECT,
             bpffs: args.place.bpffs.clone(),
             state: args.place.state_dir.clone(),
-            capacities: Capacities { flows: args.flows, ..Capacities::default() },
-            attach_by: if args.clsact { AttachBy::Clsact } else { AttachBy::Best },
+            capacities: Capacities {
+                flows: args.flows,
+                ..Capacities::default()
+            },
+            attach_by: if args.clsact {
+                AttachBy::Clsact
+            } else {
+                AttachBy::Best
+            },
             redirect_neighbour: false,
         };
         let programming = Programming::open(config, KERNEL_LOG_BUDGET)?;
@@ -95,7 +118,10 @@ impl Agent {
             abi_version: weir_abi::ABI_VERSION,
         })?);
         let (settings, _) = log_settings(&BTreeMap::new(), args.flow_log.as_deref());
-        let no_names = Names { node_name: args.node_name.clone(), ..Names::default() };
+        let no_names = Names {
+            node_name: args.node_name.clone(),
+            ..Names::default()
+        };
         let ring = programming.kernel.ring()?;
         let kernel_lost = kernel_lost(&programming)?;
         let log = LogReader::start(ring, settings, no_names, Arc::clone(&metrics), kernel_lost)?;
@@ -108,6 +134,7 @@ impl Agent {
             metrics,
             scraped: Arc::default(),
             ready: watch::Sender::new(false),
+            done: None,
             args,
         };
         agent.serve().await?;
@@ -116,7 +143,9 @@ impl Agent {
 
     async fn serve(&self) -> Result<()> {
         let address = self.args.metrics_address;
-        let admin = Admin::bind(address).await.with_context(|| format!("serving metrics on {address}"))?;
+        let admin = Admin::bind(address)
+            .await
+            .with_context(|| format!("serving metrics on {address}"))?;
         let (programming, metrics) = (Arc::clone(&self.programming), Arc::clone(&self.metrics));
         let scraped = Arc::clone(&self.scraped);
         let render = move || {
@@ -132,22 +161,53 @@ impl Agent {
         Ok(())
     }
 
-    /// Makes the kernel hold what the manifests say.
+    /// Makes the kernel hold what the manifests say, if they or the node have changed.
     async fn reconcile(&mut self) {
         let (objects, mut problems) = self.manifests.load();
         problems.extend(objects.problems(&self.args.node_name));
-        if let Err(error) = self.try_reconcile(&objects, problems).await {
-            self.metrics.add_sync_error();
-            error!(error = format!("{error:#}"), "the kernel does not hold what the manifests say; trying again");
+        let own_addresses = match own_addresses() {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                error!(%error, "cannot look for the node's addresses; trying again");
+                return;
+            }
+        };
+        let wanted = Wish {
+            objects,
+            problems,
+            own_addresses,
+        };
+        if self
+            .done
+            .as_ref()
+            .is_some_and(|done| done.wish == wanted && done.at.elapsed() < MENDING)
+        {
+            return;
+        }
+        self.done = None;
+        match self.try_reconcile(&wanted).await {
+            // A pod that could not be connected is tried again.
+            Ok(connected) => {
+                self.done = connected.then(|| Done {
+                    wish: wanted,
+                    at: Instant::now(),
+                })
+            }
+            Err(error) => {
+                self.metrics.add_sync_error();
+                let error = format!("{error:#}");
+                error!(
+                    error,
+                    "the kernel does not hold what the manifests say; trying again"
+                );
+            }
         }
     }
 
-    async fn try_reconcile(
-        &mut self,
-        objects: &Objects,
-        problems: Vec<crate::manifests::ManifestProblem>,
-    ) -> Result<()> {
+    /// Whether every pod is connected.
+    async fn try_reconcile(&mut self, wish: &Wish) -> Result<bool> {
         let started = Instant::now();
+        let objects = &wish.objects;
         let node = self.args.node_name.clone();
         let snapshot = objects.snapshot(&node);
         let wanted = objects.local_pods(&node);
@@ -167,19 +227,27 @@ impl Agent {
             })
             .collect();
         let others = self.follow_logs(&plan);
-        let problem_counts = self.problems.tell(&self.manifests, problems, &plan.problems, &others);
+        let problem_counts = self
+            .problems
+            .tell(&self.manifests, &wish.problems, &plan.problems, &others);
         let written = {
             let mut programming = locked(&self.programming);
             attach(&mut programming, &pods, &self.args)?;
             let services = objects.service_ports();
-            let written = programming.program(&plan, &pods, &services, &own_addresses()?)?;
-            self.log.set_names(names(&node, objects, programming.rules(), clock::wall_offset()?));
+            let written = programming.program(&plan, &pods, &services, &wish.own_addresses)?;
+            self.log
+                .set_names(names(&node, objects, programming.rules(), clock::wall_offset()?));
             written
         };
-        self.links.open().await;
-        self.links.retain(&wanted.iter().map(|pod| pod.id.clone()).collect()).await;
-        locked(&self.programming).kernel.retain_links(&attachments(&pods, &self.args)?)?;
-        self.metrics.observe_sync(started.elapsed(), &written.entries, u64::from(written.revision));
+        let open = self.links.open().await;
+        self.links
+            .retain(&wanted.iter().map(|pod| pod.id.clone()).collect())
+            .await;
+        locked(&self.programming)
+            .kernel
+            .retain_links(&attachments(&pods, &self.args)?)?;
+        self.metrics
+            .observe_sync(started.elapsed(), &written.entries, u64::from(written.revision));
         {
             let mut scraped = locked(&self.scraped);
             scraped.objects = objects.counts();
@@ -190,7 +258,8 @@ impl Agent {
             let entries: u64 = written.entries.values().sum();
             info!(entries, revision = written.revision, took = ?started.elapsed(), "programmed");
         }
-        self.announce_ready()
+        self.announce_ready()?;
+        Ok(open && pods.len() == wanted.len())
     }
 
     /// Settings of the log; the names of policies whose settings do not hold.
@@ -231,7 +300,12 @@ impl Agent {
 
 /// Records that the programs could not write, over all rules.
 fn kernel_lost(programming: &Programming) -> Result<u64> {
-    Ok(programming.kernel.rule_counts()?.values().map(|count| count.lost).sum())
+    Ok(programming
+        .kernel
+        .rule_counts()?
+        .values()
+        .map(|count| count.lost)
+        .sum())
 }
 
 /// Programs before policy: what they do not know they drop.
@@ -269,7 +343,10 @@ fn own_addresses() -> Result<BTreeSet<IpAddr>> {
         let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
     };
-    Ok(addresses.filter_map(|interface| interface.address.and_then(ip)).filter(|ip| !ip.is_loopback()).collect())
+    Ok(addresses
+        .filter_map(|interface| interface.address.and_then(ip))
+        .filter(|ip| !ip.is_loopback())
+        .collect())
 }
 
 /// Values are whole between any two statements, so a panic elsewhere leaves nothing half done.

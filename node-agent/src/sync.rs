@@ -92,7 +92,10 @@ pub fn perform(maps: &mut impl Maps, step: &Step) -> io::Result<()> {
         Step::DeleteCidrs(keys) => maps.delete::<Cidrs>(keys),
         Step::RaiseRevision => {
             let control = maps.control()?;
-            maps.set_control(Control { revision: control.revision.wrapping_add(1), ..control })
+            maps.set_control(Control {
+                revision: control.revision.wrapping_add(1),
+                ..control
+            })
         }
         Step::DeletePolicy(keys) => maps.delete::<Policy>(keys),
         Step::DeletePorts(keys) => maps.delete::<Ports>(keys),

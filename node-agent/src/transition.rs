@@ -85,7 +85,10 @@ pub fn transition(actual: &Contents, desired: &Contents) -> Vec<Step> {
         steps.push(Step::RaiseRevision);
     }
     let mut policy = removed(&actual.policy, &desired.policy);
-    let in_passing = passing.entries.keys().filter(|key| !actual.policy.contains_key(key));
+    let in_passing = passing
+        .entries
+        .keys()
+        .filter(|key| !actual.policy.contains_key(key));
     policy.extend(in_passing.filter(|key| !desired.policy.contains_key(key)));
     let cleaning = [
         // What nobody points to any more.
@@ -102,8 +105,12 @@ pub fn transition(actual: &Contents, desired: &Contents) -> Vec<Step> {
 #[must_use]
 pub fn most_policy_entries(actual: &Contents, desired: &Contents) -> usize {
     let passing = Passing::between(actual, desired);
-    let keys: BTreeSet<&PolicyKey> =
-        actual.policy.keys().chain(desired.policy.keys()).chain(passing.entries.keys()).collect();
+    let keys: BTreeSet<&PolicyKey> = actual
+        .policy
+        .keys()
+        .chain(desired.policy.keys())
+        .chain(passing.entries.keys())
+        .collect();
     keys.len()
 }
 
@@ -214,10 +221,16 @@ impl CidrChanges {
 }
 
 fn changed<K: Copy + Ord, V: Copy + Eq>(actual: &BTreeMap<K, V>, desired: &BTreeMap<K, V>) -> Vec<(K, V)> {
-    let changed = desired.iter().filter(|(key, value)| actual.get(key) != Some(value));
+    let changed = desired
+        .iter()
+        .filter(|(key, value)| actual.get(key) != Some(value));
     changed.map(|(key, value)| (*key, *value)).collect()
 }
 
 fn removed<K: Copy + Ord, V>(actual: &BTreeMap<K, V>, desired: &BTreeMap<K, V>) -> Vec<K> {
-    actual.keys().filter(|key| !desired.contains_key(key)).copied().collect()
+    actual
+        .keys()
+        .filter(|key| !desired.contains_key(key))
+        .copied()
+        .collect()
 }

@@ -21,7 +21,7 @@ pub fn program(name: &str) -> Result<PathBuf> {
     found.cloned().with_context(|| {
         let places: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
         format!(
-            "no {name} at {}: build it with `cargo build`, or set {variable}",
+            "no {name} at {}: build it with `cargo build --bin {name}`, or set {variable}",
             places.join(", ")
         )
     })

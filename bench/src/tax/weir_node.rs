@@ -87,7 +87,10 @@ impl WeirNode {
         // Each its own maps.
         let bpffs = testbed.bpffs().join(name);
         let arguments = vec!["--bpffs".to_owned(), bpffs.display().to_string()];
-        let options = AgentOptions { arguments, ..AgentOptions::default() };
+        let options = AgentOptions {
+            arguments,
+            ..AgentOptions::default()
+        };
         let agent = Agent::start(testbed, &node, name, options)?;
         let node = WeirNode {
             client,

@@ -20,7 +20,9 @@ use crate::{clock, slow, subprogram};
 #[inline(always)]
 pub fn run(ctx: &TcContext) -> i32 {
     let skb = Skb::of(ctx);
-    let Some(s) = lookup::scratch() else { return TC_ACT_SHOT };
+    let Some(s) = lookup::scratch() else {
+        return TC_ACT_SHOT;
+    };
     s.judgement = Judgement::NONE;
     let (reason, has_flow) = match subprogram::parse(skb) {
         Ok(()) => {
@@ -44,7 +46,13 @@ pub fn run(ctx: &TcContext) -> i32 {
     };
     // SAFETY: the helper checks that the packet is long enough.
     let stored = unsafe {
-        bpf_skb_store_bytes(skb.0.cast(), 0, (&raw const answer).cast(), size_of::<Explanation>() as u32, 0)
+        bpf_skb_store_bytes(
+            skb.0.cast(),
+            0,
+            (&raw const answer).cast(),
+            size_of::<Explanation>() as u32,
+            0,
+        )
     };
     if stored == 0 { TC_ACT_OK } else { TC_ACT_SHOT }
 }
@@ -65,7 +73,9 @@ fn judge(s: &mut Scratch) -> Reason {
 /// Whether an entry of the policy in force exists and is not idle.
 #[inline(always)]
 fn has_flow(s: &mut Scratch) -> bool {
-    let Some(control) = lookup::control() else { return false };
+    let Some(control) = lookup::control() else {
+        return false;
+    };
     let _ = subprogram::key();
     subprogram::load_flow()
         && s.value.revision == control.revision

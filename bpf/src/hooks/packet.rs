@@ -5,10 +5,10 @@ use aya_ebpf::programs::TcContext;
 use weir_abi::reason::Reason;
 
 use crate::exit::{self, Verdict};
-use crate::hook::Hook;
-use crate::skb::Skb;
 use crate::fast::established;
+use crate::hook::Hook;
 use crate::maps;
+use crate::skb::Skb;
 use crate::slow::decide;
 
 /// Indices into the `jump` array.

@@ -25,10 +25,23 @@ pub fn outgoing<F: Family>(ctx: &SockAddrContext) -> i32 {
     // SAFETY: a helper without arguments.
     let random = unsafe { bpf_get_prandom_u32() };
     // A UDP socket that sends datagram by datagram keeps its backend as long as the Service keeps its endpoints.
-    let choice = if proto == protocol::UDP { mix(cookie) } else { random };
+    let choice = if proto == protocol::UDP {
+        mix(cookie)
+    } else {
+        random
+    };
     if let Destination::Backend(backend) = service::resolve(&Kernel, &asked, port, proto, choice) {
-        let key = SocketKey { cookie, backend: backend.address, port: backend.port, padding: [0; 3] };
-        let value = SocketValue { address: asked, port, padding: [0; 3] };
+        let key = SocketKey {
+            cookie,
+            backend: backend.address,
+            port: backend.port,
+            padding: [0; 3],
+        };
+        let value = SocketValue {
+            address: asked,
+            port,
+            padding: [0; 3],
+        };
         // Without it the socket works, but is told the backend's address.
         let _ = SOCKETS.insert(&key, &value, 0);
         F::set(ctx, &backend.address, backend.port);
@@ -39,7 +52,12 @@ pub fn outgoing<F: Family>(ctx: &SockAddrContext) -> i32 {
 /// `recvmsg` and `getpeername`: the Service's address for the backend's.
 #[inline(always)]
 pub fn incoming<F: Family>(ctx: &SockAddrContext) -> i32 {
-    let key = SocketKey { cookie: cookie(ctx), backend: F::address(ctx), port: port(ctx), padding: [0; 3] };
+    let key = SocketKey {
+        cookie: cookie(ctx),
+        backend: F::address(ctx),
+        port: port(ctx),
+        padding: [0; 3],
+    };
     // SAFETY: whole integers.
     if let Some(asked) = unsafe { SOCKETS.get(&key) } {
         F::set(ctx, &asked.address, asked.port);

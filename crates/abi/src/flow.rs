@@ -191,7 +191,14 @@ mod tests {
         );
         assert_eq!(
             FlowKey6::new((&low, 0x0506), (&high, 0x0b0c), 6),
-            FlowKey6 { low, high, low_port: 0x0506, high_port: 0x0b0c, protocol: 6, padding: [0; 3] }
+            FlowKey6 {
+                low,
+                high,
+                low_port: 0x0506,
+                high_port: 0x0b0c,
+                protocol: 6,
+                padding: [0; 3]
+            }
         );
     }
 }

@@ -23,7 +23,11 @@ pub(super) fn place(services: &[ServicePort], actual: &Contents) -> Placed {
     }
     let mut placed = Placed::default();
     for service in services {
-        let backends: Vec<Backend> = service.backends.iter().map(|(ip, port)| backend(*ip, *port)).collect();
+        let backends: Vec<Backend> = service
+            .backends
+            .iter()
+            .map(|(ip, port)| backend(*ip, *port))
+            .collect();
         let key = ServiceKey {
             address: Address::from_ip(service.address),
             port: service.port.to_be(),
@@ -34,7 +38,10 @@ pub(super) fn place(services: &[ServicePort], actual: &Contents) -> Placed {
         let count = backends.len() as u32;
         let value = match actual.services.get(&key) {
             Some(value) if value.count == count && holds(actual, value.first, &backends) => *value,
-            _ => ServiceValue { first: if count == 0 { 0 } else { taken.allocate(count) }, count },
+            _ => ServiceValue {
+                first: if count == 0 { 0 } else { taken.allocate(count) },
+                count,
+            },
         };
         placed.1.extend((value.first..).zip(backends));
         placed.0.insert(key, value);
@@ -43,11 +50,17 @@ pub(super) fn place(services: &[ServicePort], actual: &Contents) -> Placed {
 }
 
 fn backend(ip: std::net::IpAddr, port: u16) -> Backend {
-    Backend { address: Address::from_ip(ip), port: port.to_be(), padding: [0; 3] }
+    Backend {
+        address: Address::from_ip(ip),
+        port: port.to_be(),
+        padding: [0; 3],
+    }
 }
 
 fn holds(actual: &Contents, first: u32, backends: &[Backend]) -> bool {
-    (first..).zip(backends).all(|(index, backend)| actual.backends.get(&index) == Some(backend))
+    (first..)
+        .zip(backends)
+        .all(|(index, backend)| actual.backends.get(&index) == Some(backend))
 }
 
 /// What of the array is taken: from each key to its value, without touching or overlapping.
@@ -60,7 +73,11 @@ impl Ranges {
         if count == 0 {
             return;
         }
-        if let Some((start, end)) = self.0.range(..=from).next_back().map(|(start, end)| (*start, *end))
+        if let Some((start, end)) = self
+            .0
+            .range(..=from)
+            .next_back()
+            .map(|(start, end)| (*start, *end))
             && end >= from
         {
             from = start;
@@ -113,13 +130,26 @@ mod tests {
             protocol: 6,
             address: [10, 0, 0, 1].into(),
             port,
-            backends: backends.iter().map(|port| ([10, 1, 0, 1].into(), *port)).collect(),
+            backends: backends
+                .iter()
+                .map(|port| ([10, 1, 0, 1].into(), *port))
+                .collect(),
         };
-        let (services, backends) = place(&[service(1, &[80, 81]), service(2, &[90]), service(3, &[])], &Contents::default());
-        let actual = Contents { services: services.clone(), backends, ..Contents::default() };
+        let (services, backends) = place(
+            &[service(1, &[80, 81]), service(2, &[90]), service(3, &[])],
+            &Contents::default(),
+        );
+        let actual = Contents {
+            services: services.clone(),
+            backends,
+            ..Contents::default()
+        };
         let (changed, _) = place(&[service(1, &[80, 82]), service(2, &[90])], &actual);
         let of = |map: &BTreeMap<ServiceKey, ServiceValue>, port: u16| {
-            map.iter().find(|(key, _)| key.port == port.to_be()).map(|(_, value)| *value).expect("placed")
+            map.iter()
+                .find(|(key, _)| key.port == port.to_be())
+                .map(|(_, value)| *value)
+                .expect("placed")
         };
         assert_eq!(of(&changed, 2), of(&services, 2));
         assert_eq!(of(&services, 1), ServiceValue { first: 0, count: 2 });

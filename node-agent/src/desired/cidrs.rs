@@ -18,14 +18,26 @@ pub(super) struct Cidrs {
 pub(crate) const NOBODY: u32 = 0;
 
 /// The IPv4 addresses, as they stand in the trie.
-const ALL_V4: CidrKey = CidrKey { prefix_len: 96, address: [0, 0, Address::MAPPED, 0] };
+const ALL_V4: CidrKey = CidrKey {
+    prefix_len: 96,
+    address: [0, 0, Address::MAPPED, 0],
+};
 
 /// A CIDR keeps its number. A new one gets a number that neither a CIDR nor a policy entry has.
 pub(super) fn number(cidrs: &[IpNet], actual: &Contents) -> Cidrs {
     let mut taken: BTreeSet<u32> = actual.cidrs.values().copied().collect();
-    taken.extend(actual.policy.keys().filter(|key| key.peer & CIDR_PEER != 0).map(|key| key.peer & !CIDR_PEER));
+    taken.extend(
+        actual
+            .policy
+            .keys()
+            .filter(|key| key.peer & CIDR_PEER != 0)
+            .map(|key| key.peer & !CIDR_PEER),
+    );
     let mut free = (NOBODY + 1..CIDR_PEER).filter(|number| !taken.contains(number));
-    let mut result = Cidrs { numbers: Vec::new(), entries: BTreeMap::new() };
+    let mut result = Cidrs {
+        numbers: Vec::new(),
+        entries: BTreeMap::new(),
+    };
     for cidr in cidrs {
         let key = cidr_key(*cidr);
         let number = match actual.cidrs.get(&key) {

@@ -37,7 +37,11 @@ pub(super) struct SetNumber {
 }
 
 pub(super) fn lay_out(resolved: &Resolved, rules: &[u32], tables: &Tables, cidrs: &Cidrs) -> Vec<Layout> {
-    resolved.sets.iter().map(|set| layout(set, rules, tables, cidrs)).collect()
+    resolved
+        .sets
+        .iter()
+        .map(|set| layout(set, rules, tables, cidrs))
+        .collect()
 }
 
 fn layout(set: &PolicySet, rules: &[u32], tables: &Tables, cidrs: &Cidrs) -> Layout {
@@ -69,9 +73,15 @@ fn add_side(
     if let Some(entry) = &side.any {
         entries.insert((direction, ANY_PEER), value(entry));
     }
-    entries.extend(side.identities.iter().map(|(identity, entry)| ((direction, *identity), value(entry))));
     entries.extend(
-        side.cidrs.iter().map(|(index, entry)| ((direction, CIDR_PEER | cidrs.numbers[*index]), value(entry))),
+        side.identities
+            .iter()
+            .map(|(identity, entry)| ((direction, *identity), value(entry))),
+    );
+    entries.extend(
+        side.cidrs
+            .iter()
+            .map(|(index, entry)| ((direction, CIDR_PEER | cidrs.numbers[*index]), value(entry))),
     );
 }
 
@@ -89,8 +99,10 @@ pub(super) fn number(
     let mut free = (1..).filter(|number| !existing.contains_key(number));
     let mut claimed = BTreeSet::new();
     let mut numbers = vec![None; layouts.len()];
-    let exact: BTreeMap<&BTreeMap<Place, PolicyValue>, u32> =
-        existing.iter().map(|(number, entries)| (entries, *number)).collect();
+    let exact: BTreeMap<&BTreeMap<Place, PolicyValue>, u32> = existing
+        .iter()
+        .map(|(number, entries)| (entries, *number))
+        .collect();
     for ((index, layout), number) in layouts.iter().enumerate().zip(&mut numbers) {
         *number = exact
             .get(&layout.entries)
@@ -124,7 +136,13 @@ pub(super) fn number(
 pub(super) fn entries(layouts: &[Layout], numbers: &[SetNumber]) -> BTreeMap<PolicyKey, PolicyValue> {
     let keyed = layouts.iter().zip(numbers).flat_map(|(layout, set)| {
         layout.entries.iter().map(|((direction, peer), value)| {
-            (PolicyKey { side: side(set.number, *direction), peer: *peer }, *value)
+            (
+                PolicyKey {
+                    side: side(set.number, *direction),
+                    peer: *peer,
+                },
+                *value,
+            )
         })
     });
     keyed.collect()
@@ -133,7 +151,9 @@ pub(super) fn entries(layouts: &[Layout], numbers: &[SetNumber]) -> BTreeMap<Pol
 fn existing(actual: &Contents) -> BTreeMap<u32, BTreeMap<Place, PolicyValue>> {
     let mut sets: BTreeMap<u32, BTreeMap<Place, PolicyValue>> = BTreeMap::new();
     for (key, value) in &actual.policy {
-        sets.entry(key.side >> 1).or_default().insert((key.side & 1, key.peer), *value);
+        sets.entry(key.side >> 1)
+            .or_default()
+            .insert((key.side & 1, key.peer), *value);
     }
     sets
 }
@@ -146,9 +166,14 @@ struct Moves {
 
 impl Moves {
     fn between(actual: &Contents, users: &BTreeMap<Address, Option<usize>>) -> Self {
-        let mut moves = Self { had: BTreeMap::new(), will_have: BTreeMap::new() };
+        let mut moves = Self {
+            had: BTreeMap::new(),
+            will_have: BTreeMap::new(),
+        };
         for (address, workload) in &actual.workloads {
-            let Some(layout) = users.get(address) else { continue };
+            let Some(layout) = users.get(address) else {
+                continue;
+            };
             moves.had.entry(workload.policy_set).or_default().insert(*address);
             if let Some(layout) = layout {
                 moves.will_have.entry(*layout).or_default().insert(*address);
@@ -192,10 +217,15 @@ impl Peers {
 
 fn some_are_renamed(actual: &Contents, desired: &BTreeMap<Address, AddressValue>) -> bool {
     let identity = |addresses: &BTreeMap<Address, AddressValue>, address| {
-        addresses.get(address).map_or(UNKNOWN_IDENTITY, |value| value.identity)
+        addresses
+            .get(address)
+            .map_or(UNKNOWN_IDENTITY, |value| value.identity)
     };
     let mut addresses = actual.addresses.keys().chain(desired.keys());
-    let mut workloads = actual.workloads.iter().filter(|(address, _)| desired.contains_key(address));
+    let mut workloads = actual
+        .workloads
+        .iter()
+        .filter(|(address, _)| desired.contains_key(address));
     addresses.any(|address| identity(&actual.addresses, address) != identity(desired, address))
         || workloads.any(|(address, workload)| workload.identity != identity(desired, address))
 }
@@ -204,20 +234,29 @@ fn some_are_renamed(actual: &Contents, desired: &BTreeMap<Address, AddressValue>
 fn peers_in_use(contents: &Contents) -> BTreeSet<u32> {
     let identities = contents.addresses.values().map(|value| value.identity);
     let local = contents.workloads.values().map(|workload| workload.identity);
-    identities.chain(local).chain(contents.cidrs.values().map(|number| CIDR_PEER | number)).collect()
+    identities
+        .chain(local)
+        .chain(contents.cidrs.values().map(|number| CIDR_PEER | number))
+        .collect()
 }
 
 /// Whether going from one content to the other is unseen by every packet, see the module.
-fn is_unseen(
-    from: &BTreeMap<Place, PolicyValue>,
-    to: &BTreeMap<Place, PolicyValue>,
-    peers: &Peers,
-) -> bool {
-    let written = to.iter().filter(|(place, value)| from.get(place) != Some(value)).map(|(place, _)| place.1);
-    let removed = from.keys().filter(|place| !to.contains_key(place)).map(|place| place.1);
+fn is_unseen(from: &BTreeMap<Place, PolicyValue>, to: &BTreeMap<Place, PolicyValue>, peers: &Peers) -> bool {
+    let written = to
+        .iter()
+        .filter(|(place, value)| from.get(place) != Some(value))
+        .map(|(place, _)| place.1);
+    let removed = from
+        .keys()
+        .filter(|place| !to.contains_key(place))
+        .map(|place| place.1);
     let is_cidr = |peer: u32| peer & CIDR_PEER != 0;
     from.keys().any(|place| to.contains_key(place))
-        && written.clone().all(|peer| peer != ANY_PEER && !peers.before.contains(&peer))
-        && removed.clone().all(|peer| peer != ANY_PEER && !peers.after.contains(&peer))
+        && written
+            .clone()
+            .all(|peer| peer != ANY_PEER && !peers.before.contains(&peer))
+        && removed
+            .clone()
+            .all(|peer| peer != ANY_PEER && !peers.after.contains(&peer))
         && !(peers.some_are_renamed && written.chain(removed).any(is_cidr))
 }

@@ -27,30 +27,53 @@ pub(super) struct TableNumber {
 
 impl Tables {
     pub(super) fn get(&self, index: Option<usize>) -> TableNumber {
-        index.map_or(TableNumber { number: NO_PORTS, prefix_lens: 0 }, |index| self.numbers[index])
+        index.map_or(
+            TableNumber {
+                number: NO_PORTS,
+                prefix_lens: 0,
+            },
+            |index| self.numbers[index],
+        )
     }
 }
 
-pub(super) fn number(
-    tables: &[PortTable],
-    rules: &[u32],
-    actual: &BTreeMap<PortKey, PortValue>,
-) -> Tables {
+pub(super) fn number(tables: &[PortTable], rules: &[u32], actual: &BTreeMap<PortKey, PortValue>) -> Tables {
     let mut existing: BTreeMap<u32, Table> = BTreeMap::new();
     for (key, value) in actual {
-        existing.entry(key.table).or_default().insert((key.protocol, key.prefix_len, key.port), *value);
+        existing
+            .entry(key.table)
+            .or_default()
+            .insert((key.protocol, key.prefix_len, key.port), *value);
     }
     let taken: BTreeSet<u32> = existing.keys().copied().collect();
-    let mut known: BTreeMap<Table, u32> = existing.into_iter().map(|(number, table)| (table, number)).collect();
+    let mut known: BTreeMap<Table, u32> = existing
+        .into_iter()
+        .map(|(number, table)| (table, number))
+        .collect();
     let mut free = (1..).filter(|number| !taken.contains(number));
-    let mut result = Tables { numbers: Vec::new(), entries: BTreeMap::new() };
+    let mut result = Tables {
+        numbers: Vec::new(),
+        entries: BTreeMap::new(),
+    };
     for table in tables {
         let table = expand(table, rules);
         let prefix_lens = table.keys().fold(0, |lens, (_, len, _)| lens | 1 << len);
-        let number = *known.entry(table.clone()).or_insert_with(|| free.next().unwrap_or(u32::MAX));
-        result.entries.extend(table.into_iter().map(|((protocol, prefix_len, port), value)| {
-            (PortKey { table: number, port, protocol, prefix_len }, value)
-        }));
+        let number = *known
+            .entry(table.clone())
+            .or_insert_with(|| free.next().unwrap_or(u32::MAX));
+        result
+            .entries
+            .extend(table.into_iter().map(|((protocol, prefix_len, port), value)| {
+                (
+                    PortKey {
+                        table: number,
+                        port,
+                        protocol,
+                        prefix_len,
+                    },
+                    value,
+                )
+            }));
         result.numbers.push(TableNumber { number, prefix_lens });
     }
     result
@@ -68,14 +91,19 @@ fn expand(table: &PortTable, rules: &[u32]) -> Table {
         for i in 0..1_u32 << (len - prefix.len) {
             // Within the prefix, so within 16 bits.
             let port = (u32::from(prefix.port) + i * step) as u16;
-            expanded.entry((prefix.protocol, len, port)).or_insert_with(|| value(decision, rules));
+            expanded
+                .entry((prefix.protocol, len, port))
+                .or_insert_with(|| value(decision, rules));
         }
     }
     expanded
 }
 
 fn value(decision: &Decision, rules: &[u32]) -> PortValue {
-    PortValue { enforced: pack(&decision.enforced, rules), dry_run: pack(&decision.dry_run, rules) }
+    PortValue {
+        enforced: pack(&decision.enforced, rules),
+        dry_run: pack(&decision.dry_run, rules),
+    }
 }
 
 /// Slots as the programs read them. `rules` are the numbers of the causes.
@@ -104,15 +132,29 @@ mod tests {
     use super::*;
 
     fn decision(cause: u32) -> Decision {
-        let slot = Slot { rank: 1, action: Action::Accept, cause };
-        let slots = resolved::Slots { network_policy: Some(slot), ..resolved::Slots::default() };
-        Decision { enforced: slots, dry_run: slots }
+        let slot = Slot {
+            rank: 1,
+            action: Action::Accept,
+            cause,
+        };
+        let slots = resolved::Slots {
+            network_policy: Some(slot),
+            ..resolved::Slots::default()
+        };
+        Decision {
+            enforced: slots,
+            dry_run: slots,
+        }
     }
 
     /// For every port: the longest prefix of the table says the same before and after.
     #[test]
     fn expanding_keeps_the_longest_match() {
-        let prefix = |len, port| PortPrefix { protocol: 6, len, port };
+        let prefix = |len, port| PortPrefix {
+            protocol: 6,
+            len,
+            port,
+        };
         let prefixes = BTreeMap::from([
             (prefix(0, 0), decision(0)),
             (prefix(1, 0x8000), decision(1)),
@@ -122,20 +164,38 @@ mod tests {
             (prefix(16, 0xa015), decision(5)),
         ]);
         let rules = [10, 11, 12, 13, 14, 15];
-        let expanded = expand(&PortTable { prefixes: prefixes.clone() }, &rules);
+        let expanded = expand(
+            &PortTable {
+                prefixes: prefixes.clone(),
+            },
+            &rules,
+        );
         assert!(expanded.keys().all(|(_, len, _)| len % 4 == 0));
         for port in 0..=u16::MAX {
             let mask = |len: u8| (u32::from(port) >> (16 - len) << (16 - len)) as u16;
-            let before = (0..=16).rev().find_map(|len| prefixes.get(&prefix(len, mask(len))));
+            let before = (0..=16)
+                .rev()
+                .find_map(|len| prefixes.get(&prefix(len, mask(len))));
             let after = (0..=16).rev().find_map(|len| expanded.get(&(6, len, mask(len))));
-            assert_eq!(after.copied(), before.map(|decision| value(decision, &rules)), "port {port}");
+            assert_eq!(
+                after.copied(),
+                before.map(|decision| value(decision, &rules)),
+                "port {port}"
+            );
         }
     }
 
     #[test]
     fn an_equal_table_keeps_its_number() {
         let table = |cause| PortTable {
-            prefixes: BTreeMap::from([(PortPrefix { protocol: 17, len: 16, port: 53 }, decision(cause))]),
+            prefixes: BTreeMap::from([(
+                PortPrefix {
+                    protocol: 17,
+                    len: 16,
+                    port: 53,
+                },
+                decision(cause),
+            )]),
         };
         let rules = [7, 8];
         let first = number(&[table(0), table(1)], &rules, &BTreeMap::new());

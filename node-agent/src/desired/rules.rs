@@ -24,25 +24,43 @@ pub(super) fn number(
 ) -> Result<Rules, TooManyRules> {
     let digests: Vec<Digest> = causes.iter().map(cause_digest).collect();
     let wanted: BTreeSet<Digest> = digests.iter().copied().collect();
-    let numbers = assign(existing, number_space::RULE, &wanted, capacity.saturating_sub(1))
-        .ok_or(TooManyRules { needed: wanted.len() + 1, capacity })?;
+    let numbers =
+        assign(existing, number_space::RULE, &wanted, capacity.saturating_sub(1)).ok_or(TooManyRules {
+            needed: wanted.len() + 1,
+            capacity,
+        })?;
     let by_cause: Vec<u32> = digests.iter().map(|digest| numbers[digest]).collect();
     let new = numbers
         .iter()
         .filter(|(digest, number)| {
-            let key = NumberKey { space: number_space::RULE, number: **number };
+            let key = NumberKey {
+                space: number_space::RULE,
+                number: **number,
+            };
             existing.get(&key).is_none_or(|value| value.digest != **digest)
         })
         .map(|(_, number)| *number)
         .collect();
     let causes = by_cause.iter().copied().zip(causes.iter().cloned()).collect();
-    Ok(Rules { by_cause, numbers, causes, new })
+    Ok(Rules {
+        by_cause,
+        numbers,
+        causes,
+        new,
+    })
 }
 
 fn cause_digest(cause: &Cause) -> Digest {
     let mut parts = Vec::new();
     match cause {
-        Cause::Rule { policy, direction, index, name, action, tier: _ } => {
+        Cause::Rule {
+            policy,
+            direction,
+            index,
+            name,
+            action,
+            tier: _,
+        } => {
             parts.push("rule".to_owned());
             push_policy(&mut parts, policy);
             parts.push(word(*direction).to_owned());

@@ -7,9 +7,9 @@ use weir_abi::plain::Plain;
 use weir_datapath::flow::is_idle;
 
 use super::Kernel;
-use super::test_run::TestPacket;
 use super::bytes::{as_bytes, from_bytes};
 use super::maps::annotate;
+use super::test_run::TestPacket;
 
 /// A flow table's key, of either family.
 pub trait FlowKey: Plain {
@@ -60,7 +60,11 @@ impl Kernel {
     ///
     /// If the program that tells it cannot be run.
     pub fn now(&self) -> anyhow::Result<u32> {
-        let packet = TestPacket { bytes: &[0; 64], ifindex: 0, repeat: 1 };
+        let packet = TestPacket {
+            bytes: &[0; 64],
+            ifindex: 0,
+            repeat: 1,
+        };
         Ok(self.test_run("clock", &packet)?.return_value.cast_unsigned())
     }
 

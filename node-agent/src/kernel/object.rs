@@ -86,8 +86,10 @@ pub(super) fn load(
     pins: &BTreeMap<String, PathBuf>,
 ) -> Result<Ebpf> {
     lift_memory_limit();
-    let (clock_shift, redirect_neighbour) =
-        (globals.abilities.clock_shift, u32::from(globals.redirect_neighbour));
+    let (clock_shift, redirect_neighbour) = (
+        globals.abilities.clock_shift,
+        u32::from(globals.redirect_neighbour),
+    );
     let mut loader = EbpfLoader::new();
     loader
         // No program reads kernel structures, so there is nothing to relocate.
@@ -114,11 +116,20 @@ pub(super) fn load(
 
 /// A jump that leads nowhere drops the packet, so every place must be known.
 fn require_jumps(shapes: &BTreeMap<String, Shape>) -> Result<()> {
-    for (name, shape) in shapes.iter().filter(|(name, _)| JUMPS.iter().any(|jump| jump.map == *name)) {
-        let known: BTreeSet<u32> =
-            JUMPS.iter().filter(|jump| jump.map == name).map(|jump| jump.index).collect();
+    for (name, shape) in shapes
+        .iter()
+        .filter(|(name, _)| JUMPS.iter().any(|jump| jump.map == *name))
+    {
+        let known: BTreeSet<u32> = JUMPS
+            .iter()
+            .filter(|jump| jump.map == name)
+            .map(|jump| jump.index)
+            .collect();
         if known != (0..shape.max_entries).collect() {
-            bail!("map {name} has {} places, and programs are known for {known:?}", shape.max_entries);
+            bail!(
+                "map {name} has {} places, and programs are known for {known:?}",
+                shape.max_entries
+            );
         }
     }
     Ok(())

@@ -49,7 +49,11 @@ fn clock_shift() -> Result<u32> {
 /// Its exponent. Nearest by ratio: between two powers, their geometric mean divides.
 fn nearest_power_of_two(number: u64) -> u32 {
     let below = number.max(1).ilog2();
-    if number * number > 1 << (2 * below + 1) { below + 1 } else { below }
+    if number * number > 1 << (2 * below + 1) {
+        below + 1
+    } else {
+        below
+    }
 }
 
 #[cfg(test)]
@@ -58,7 +62,16 @@ mod tests {
 
     #[test]
     fn a_unit_is_about_a_second_at_every_tick_rate_that_linux_has() {
-        for (ticks, shift) in [(24, 5), (100, 7), (128, 7), (250, 8), (256, 8), (300, 8), (1000, 10), (1024, 10)] {
+        for (ticks, shift) in [
+            (24, 5),
+            (100, 7),
+            (128, 7),
+            (250, 8),
+            (256, 8),
+            (300, 8),
+            (1000, 10),
+            (1024, 10),
+        ] {
             assert_eq!(nearest_power_of_two(ticks), shift, "{ticks} ticks a second");
             let seconds = f64::from(1 << shift) / f64::from(u32::try_from(ticks).expect("small"));
             assert!((0.7..1.42).contains(&seconds));

@@ -50,7 +50,10 @@ impl Passing {
         actual: Option<&AddressValue>,
         desired: Option<&AddressValue>,
     ) -> Option<AddressValue> {
-        let (old, new) = (actual.copied().unwrap_or_default(), desired.copied().unwrap_or_default());
+        let (old, new) = (
+            actual.copied().unwrap_or_default(),
+            desired.copied().unwrap_or_default(),
+        );
         let between = AddressValue {
             identity: self.identity(old.identity, new.identity),
             flags: new.flags | old.flags & address_flags::LOCAL_NODE,
@@ -60,7 +63,10 @@ impl Passing {
 
     /// A pod under its old policy or its new one, and the name that it has in between.
     pub(super) fn workload(&self, policy: &Workload, actual: &Workload, desired: &Workload) -> Workload {
-        Workload { identity: self.identity(actual.identity, desired.identity), ..*policy }
+        Workload {
+            identity: self.identity(actual.identity, desired.identity),
+            ..*policy
+        }
     }
 
     fn identity(&self, old: u32, new: u32) -> u32 {
@@ -89,8 +95,17 @@ impl Passing {
     ) {
         let Some(said) = said else { return };
         for side in sides {
-            if let Some(value) = policy.get(&PolicyKey { side: *side, peer: CIDR_PEER | said }) {
-                self.entries.insert(PolicyKey { side: *side, peer: CIDR_PEER | of }, *value);
+            if let Some(value) = policy.get(&PolicyKey {
+                side: *side,
+                peer: CIDR_PEER | said,
+            }) {
+                self.entries.insert(
+                    PolicyKey {
+                        side: *side,
+                        peer: CIDR_PEER | of,
+                    },
+                    *value,
+                );
             }
         }
     }
@@ -132,9 +147,18 @@ impl Passing {
         name: u32,
     ) {
         for side in sides {
-            let value = policy.get(&PolicyKey { side: *side, peer: identity });
+            let value = policy.get(&PolicyKey {
+                side: *side,
+                peer: identity,
+            });
             if let Some(value) = value.filter(|_| identity != UNKNOWN_IDENTITY) {
-                self.entries.insert(PolicyKey { side: *side, peer: name }, *value);
+                self.entries.insert(
+                    PolicyKey {
+                        side: *side,
+                        peer: name,
+                    },
+                    *value,
+                );
             }
         }
     }
@@ -144,15 +168,23 @@ impl Sets {
     fn of(actual: &Contents, desired: &Contents) -> Self {
         let (mut left, mut entered) = (BTreeSet::new(), BTreeSet::new());
         for (address, old) in &actual.workloads {
-            let Some(new) = desired.workloads.get(address) else { continue };
+            let Some(new) = desired.workloads.get(address) else {
+                continue;
+            };
             if old.policy_set != new.policy_set {
                 left.extend(sides(old.policy_set));
                 entered.extend(sides(new.policy_set));
             }
         }
         let others = desired.policy.keys().map(|key| key.side);
-        let others = others.filter(|side| !left.contains(side) && !entered.contains(side)).collect();
-        Self { left, entered, others }
+        let others = others
+            .filter(|side| !left.contains(side) && !entered.contains(side))
+            .collect();
+        Self {
+            left,
+            entered,
+            others,
+        }
     }
 }
 
@@ -176,13 +208,20 @@ fn said(
 
 /// Whether the name has no entries yet, so that those of another one can be its own.
 fn can_be_taught(name: u32, sides: &BTreeSet<u32>, policy: &BTreeMap<PolicyKey, PolicyValue>) -> bool {
-    let has_entry = |side: &u32| policy.contains_key(&PolicyKey { side: *side, peer: name });
+    let has_entry = |side: &u32| {
+        policy.contains_key(&PolicyKey {
+            side: *side,
+            peer: name,
+        })
+    };
     name != UNKNOWN_IDENTITY && !sides.iter().any(has_entry)
 }
 
 fn identities(contents: &Contents) -> BTreeSet<u32> {
     let addresses = contents.addresses.values().map(|value| value.identity);
-    addresses.chain(contents.workloads.values().map(|workload| workload.identity)).collect()
+    addresses
+        .chain(contents.workloads.values().map(|workload| workload.identity))
+        .collect()
 }
 
 /// Numbers that no identity is given, and that an agent which died in between has not left anywhere.
@@ -194,16 +233,24 @@ fn free_names<'a>(in_use: &'a BTreeSet<u32>, actual: &Contents) -> impl Iterator
 
 /// Old and new identities of all peers that change theirs; [`UNKNOWN_IDENTITY`] of those that have none.
 fn renames(actual: &Contents, desired: &Contents) -> BTreeSet<(u32, u32)> {
-    let identity =
-        |contents: &Contents, address| contents.addresses.get(address).map_or(UNKNOWN_IDENTITY, |it| it.identity);
+    let identity = |contents: &Contents, address| {
+        contents
+            .addresses
+            .get(address)
+            .map_or(UNKNOWN_IDENTITY, |it| it.identity)
+    };
     let addresses: BTreeSet<&Address> = actual.addresses.keys().chain(desired.addresses.keys()).collect();
     let addresses = addresses
         .into_iter()
         .map(|address| (identity(actual, address), identity(desired, address)));
-    let workloads = actual.workloads.iter().filter_map(|(address, value)| {
-        Some((value.identity, desired.workloads.get(address)?.identity))
-    });
-    addresses.chain(workloads).filter(|(old, new)| old != new).collect()
+    let workloads = actual
+        .workloads
+        .iter()
+        .filter_map(|(address, value)| Some((value.identity, desired.workloads.get(address)?.identity)));
+    addresses
+        .chain(workloads)
+        .filter(|(old, new)| old != new)
+        .collect()
 }
 
 /// CIDRs of `to` that `from` does not have, or under another number.
@@ -211,7 +258,9 @@ fn difference(
     from: &BTreeMap<CidrKey, u32>,
     to: &BTreeMap<CidrKey, u32>,
 ) -> impl Iterator<Item = (CidrKey, u32)> {
-    let new = to.iter().filter(|(key, number)| from.get(key) != Some(number) && **number != NOBODY);
+    let new = to
+        .iter()
+        .filter(|(key, number)| from.get(key) != Some(number) && **number != NOBODY);
     new.map(|(key, number)| (*key, *number))
 }
 
@@ -221,6 +270,11 @@ fn at_or_around(cidrs: &BTreeMap<CidrKey, u32>, key: CidrKey) -> Option<u32> {
     (0..=key.prefix_len).rev().find_map(|prefix_len| {
         let mask = u128::MAX.checked_shl(128 - prefix_len).unwrap_or(0);
         let octets = (address & mask).to_be_bytes();
-        cidrs.get(&CidrKey { prefix_len, address: Address::from_octets(octets).0 }).copied()
+        cidrs
+            .get(&CidrKey {
+                prefix_len,
+                address: Address::from_octets(octets).0,
+            })
+            .copied()
     })
 }

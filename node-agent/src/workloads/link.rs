@@ -51,8 +51,10 @@ pub async fn list() -> Result<BTreeSet<String>, LinkError> {
     let handle = connection()?;
     let mut links = handle.link().get().execute();
     let mut names = BTreeSet::new();
-    while let Some(link) =
-        links.try_next().await.map_err(|error| netlink_error("list interfaces".to_owned(), error))?
+    while let Some(link) = links
+        .try_next()
+        .await
+        .map_err(|error| netlink_error("list interfaces".to_owned(), error))?
     {
         if is_veth(&link) && plan::is_ours(mac(&link), &alias(&link)) {
             names.extend(name(&link));

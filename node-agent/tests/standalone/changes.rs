@@ -348,8 +348,13 @@ fn answered_by(from: &End, service: &Address, names: &[&str]) -> Result<()> {
                 greetings.push(from.place.udp(&Udp::to(to))?.greeting);
             }
         }
-        let server = |greeting: Option<Greeting>| greeting.map_or("nobody".into(), |greeting| greeting.server);
+        let server =
+            |greeting: Option<Greeting>| greeting.map_or("nobody".into(), |greeting| greeting.server);
         let seen: BTreeSet<String> = greetings.into_iter().map(server).collect();
-        Ok(if seen == wanted { Ok(()) } else { Err(format!("{seen:?}")) })
+        Ok(if seen == wanted {
+            Ok(())
+        } else {
+            Err(format!("{seen:?}"))
+        })
     })
 }
