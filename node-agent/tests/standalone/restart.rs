@@ -135,21 +135,16 @@ impl Bed {
     fn inventory(&self) -> Result<BTreeSet<String>> {
         let mut found = BTreeSet::new();
         pins(&self.node.testbed.bpffs(), &mut found)?;
-        for line in tool(&self.node, "tc", &["filter", "show", "dev", "uplink0", "ingress"])?.lines() {
-            // Without what is new on every start: the number of the program.
-            let words = line
-                .split_whitespace()
-                .take_while(|word| !word.starts_with("id"))
-                .collect::<Vec<_>>();
-            found.insert(words.join(" "));
-        }
         let links = tool(&self.node, "ip", &["-brief", "link", "show", "type", "veth"])?;
-        found.extend(
-            links
-                .lines()
-                .filter_map(|line| line.split_whitespace().next())
-                .map(str::to_string),
-        );
+        for link in links.lines().filter_map(|line| line.split(['@', ' ']).next()) {
+            for direction in ["ingress", "egress"] {
+                let filters = tool(&self.node, "tc", &["filter", "show", "dev", link, direction])?;
+                found.insert(format!(
+                    "{link}: {} filters of {direction}",
+                    filters.matches("direct-action").count()
+                ));
+            }
+        }
         Ok(found)
     }
 }
@@ -205,6 +200,8 @@ fn nothing_was_lost(streams: Vec<(String, RunningStream)>) -> Result<()> {
 fn again_and_again(test: &str, arguments: &[&str], times: u32) -> Result<()> {
     let mut bed = Bed::new(test, arguments)?;
     let before = bed.inventory()?;
+    let clsact = before.iter().any(|line| line.contains(": 1 filters"));
+    assert_eq!(clsact, arguments.contains(&"--clsact"), "{before:#?}");
     let sent_again = |bed: &Bed| -> Result<u64> {
         let ends = [&bed.client, &bed.outsider, &bed.server];
         ends.iter()
