@@ -1,5 +1,6 @@
 //! From the command line to the command.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -39,7 +40,8 @@ fn start_log(arguments: &Arguments) -> Result<()> {
         .with_context(|| format!("--log {:?} is no filter", arguments.log))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     if arguments.log_json {
         log.json().init()
     } else {
