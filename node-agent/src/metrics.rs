@@ -402,7 +402,7 @@ mod tests {
                         || metric.get_histogram().get_sample_count() != 0
                 })
             })
-            .map(|family| family.get_name().to_owned())
+            .map(|family| family.name().to_owned())
             .collect();
         // A family without series is in no registry's answer, so the declarations are read from this file.
         let (code, _) = include_str!("metrics.rs")
