@@ -59,7 +59,7 @@ const QUICK: u32 = 10_000;
 /// New connections a round that keep to one part of the flow table, as they would at ten thousand a second.
 const HOT: u32 = 4_096;
 /// New connections a round that meet most of it for the first time.
-const COLD: u32 = 50_000;
+const COLD: u32 = 30_000;
 
 const CLIENT_PORT: u16 = 50_000;
 
