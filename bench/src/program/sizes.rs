@@ -8,7 +8,7 @@ use crate::figure::{Figure, Goal, Unit};
 use crate::plain_table::plain_table;
 
 /// Programs that a packet of a pod, or the call that sends it, can meet.
-const MET_BY_A_PACKET: &[&str] = &["from_pod", "to_pod", "from_wire", "slow", "connect4", "connect6"];
+const MET_BY_A_PACKET: &[&str] = &["from_pod", "to_pod", "from_wire", "fast", "slow"];
 
 const MOST_VERIFIED: f64 = 8_000.0;
 
