@@ -54,7 +54,6 @@ pub fn run(testbed: &Testbed, options: &Options, report: &mut Report) -> Result<
         state: state.clone(),
         capacities: load.capacities(),
         attach_by: AttachBy::Best,
-        redirect_neighbour: false,
     })?;
     let written = load.write(&mut kernel)?;
     let maps = measure(&kernel, &written)?;

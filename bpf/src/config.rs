@@ -4,17 +4,9 @@ use core::ptr::read_volatile;
 
 #[unsafe(no_mangle)]
 static CLOCK_SHIFT: u32 = 8;
-#[unsafe(no_mangle)]
-static REDIRECT_NEIGHBOUR: u32 = 0;
 
 #[inline(always)]
 pub fn clock_shift() -> u32 {
     // SAFETY: a static of ours. Volatile, because the compiler must not fold what the loader sets.
     unsafe { read_volatile(&raw const CLOCK_SHIFT) & 63 }
-}
-
-#[inline(always)]
-pub fn redirect_neighbour() -> bool {
-    // SAFETY: as above.
-    unsafe { read_volatile(&raw const REDIRECT_NEIGHBOUR) != 0 }
 }

@@ -1,8 +1,7 @@
 //! The one way out of a tc hook: every packet leaves with a reason, which is counted, and an action.
 
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
-use aya_ebpf::helpers::{bpf_redirect_neigh, bpf_redirect_peer};
-use weir_abi::flow::BY_NEIGHBOUR;
+use aya_ebpf::helpers::bpf_redirect_peer;
 use weir_abi::reason::Reason;
 
 use crate::maps::COUNTERS;
@@ -23,23 +22,6 @@ impl Verdict {
     #[inline(always)]
     pub fn to(hop: u32, reason: Reason) -> Self {
         Self((hop as u64) << 8 | reason as u64)
-    }
-
-    /// Bits that stand for no verdict: no reason has this number.
-    pub const UNDECIDED: u64 = u8::MAX as u64;
-
-    #[inline(always)]
-    pub fn from_bits(bits: u64) -> Option<Self> {
-        if bits == Self::UNDECIDED {
-            None
-        } else {
-            Some(Self(bits))
-        }
-    }
-
-    #[inline(always)]
-    pub fn bits(self) -> u64 {
-        self.0
     }
 
     #[inline(always)]
@@ -63,12 +45,6 @@ pub fn leave(verdict: Verdict) -> i32 {
     if hop == 0 {
         return TC_ACT_OK;
     }
-    // SAFETY: the helpers only mark the packet; the kernel redirects it after the program has returned.
-    unsafe {
-        if hop & BY_NEIGHBOUR != 0 {
-            bpf_redirect_neigh(hop & !BY_NEIGHBOUR, core::ptr::null_mut(), 0, 0) as i32
-        } else {
-            bpf_redirect_peer(hop, 0) as i32
-        }
-    }
+    // SAFETY: the helper only marks the packet; the kernel redirects it after the program has returned.
+    unsafe { bpf_redirect_peer(hop, 0) as i32 }
 }

@@ -9,7 +9,6 @@ use weir_datapath::flow::{self, Arrival, is_local};
 use weir_datapath::packet::{ETHERNET, protocol};
 
 use crate::exit::Verdict;
-use crate::hook::sender_of;
 use crate::skb::Skb;
 use crate::{clock, lookup, maps};
 
@@ -96,50 +95,35 @@ fn tcp_flags(ctx: &TcContext, transport: usize, proto: u8) -> Option<u8> {
 
 #[inline(always)]
 fn known(ctx: &TcContext, value: *mut FlowValue, from_low: u32, proto: u8, tcp_flags: u8) -> Option<Verdict> {
-    let packed = from_low << 16 | u32::from(proto) << 8 | u32::from(tcp_flags);
-    Verdict::from_bits(decide(Skb::of(ctx), value, packed))
-}
-
-/// A function of its own, because the verifier would go through it once for each way to get here.
-#[inline(never)]
-fn decide(skb: Skb, value: *mut FlowValue, packed: u32) -> u64 {
+    let skb = Skb::of(ctx);
     // SAFETY: a value of a preallocated map stays readable and writable while the program runs.
     let value = unsafe { &mut *value };
-    let Some(control) = lookup::control() else {
-        return Verdict::UNDECIDED;
-    };
-    // The padding is zero, which the verifier does not know: to it the sum is any number, so that it goes on in one
-    // state and not in one for each way to get here.
-    let packed = packed.wrapping_add(u32::from(value.padding));
-    let from_low = packed >> 16 & 1;
     let arrival = Arrival {
         from_low: from_low != 0,
-        protocol: (packed >> 8) as u8,
-        tcp_flags: packed as u8,
+        protocol: proto,
+        tcp_flags,
         now: clock::now(),
-        revision: control.revision,
+        revision: lookup::control()?.revision,
     };
-    let Some(flags) = flow::quick_step(value, &arrival) else {
-        return Verdict::UNDECIDED;
-    };
+    let flags = flow::quick_step(value, &arrival)?;
     let (sender, receiver) = if from_low != 0 {
         (&value.hops[0], &value.hops[1])
     } else {
         (&value.hops[1], &value.hops[0])
     };
-    if sender_of(sender) != skb.sender() {
-        return Verdict::UNDECIDED;
+    if sender.ifindex != skb.sender() {
+        return None;
     }
     let hop = receiver.ifindex & skb.hop_mask();
     if is_local(hop) && !skb.set_macs(receiver) {
-        return Verdict::UNDECIDED;
+        return None;
     }
     // Written only when they change, so that two CPUs on one flow don't fight for the cache line.
     if value.seen ^ arrival.now | value.flags ^ flags != 0 {
         value.seen = arrival.now;
         value.flags = flags;
     }
-    Verdict::to(hop, Reason::Established).bits()
+    Some(Verdict::to(hop, Reason::Established))
 }
 
 /// # Safety

@@ -1,6 +1,6 @@
 //! Which hook a tc program runs on.
 
-use weir_abi::flow::{BY_NEIGHBOUR, Hop, TO_STACK};
+use weir_abi::flow::TO_STACK;
 
 #[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl Hook {
         }
     }
 
-    /// The `ifindex` that the hop of a flow's end has whose packets come this way, see [`sender_of`]. An end that is a
+    /// The `ifindex` that the hop of a flow's end has whose packets come this way. An end that is a
     /// pod of this node sends through its own veth and nowhere else.
     #[inline(always)]
     pub fn sender(self, ifindex: u32) -> u32 {
@@ -42,12 +42,4 @@ impl Hook {
             Self::FromPod | Self::FromWire => u32::MAX,
         }
     }
-}
-
-/// The hop's `ifindex` for a pod of this node; for any other end [`TO_STACK`].
-#[inline(always)]
-pub fn sender_of(hop: &Hop) -> u32 {
-    // All ones where the end is not local.
-    let remote = ((hop.ifindex & BY_NEIGHBOUR).cast_signed() >> 31).cast_unsigned();
-    hop.ifindex & !remote
 }

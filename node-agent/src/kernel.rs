@@ -56,8 +56,6 @@ pub struct Config {
     pub state: PathBuf,
     pub capacities: Capacities,
     pub attach_by: AttachBy,
-    /// Packets for other nodes leave by `bpf_redirect_neigh`; else the node's network stack gets them.
-    pub redirect_neighbour: bool,
 }
 
 /// The loaded programs and their maps. Dropping it leaves everything running.
@@ -153,10 +151,7 @@ impl Kernel {
 }
 
 fn prepare(home: &Home, config: &Config, abilities: Abilities) -> Result<Generation> {
-    let globals = Globals {
-        abilities,
-        redirect_neighbour: config.redirect_neighbour,
-    };
+    let globals = Globals { abilities };
     Generation::prepare(home, config.object, globals, &config.capacities)
         .context("loading the programs (those that run already are not touched)")
 }

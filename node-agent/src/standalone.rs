@@ -110,7 +110,6 @@ impl Agent {
             } else {
                 AttachBy::Best
             },
-            redirect_neighbour: false,
         };
         let programming = Programming::open(config, KERNEL_LOG_BUDGET)?;
         let metrics = Arc::new(Metrics::new(Build {

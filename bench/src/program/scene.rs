@@ -109,7 +109,6 @@ impl Scene {
             state: state.clone(),
             capacities: load.capacities(),
             attach_by: AttachBy::Best,
-            redirect_neighbour: false,
         })?;
         load.write(&mut kernel)?;
         write_pods(&mut kernel, interfaces)?;

@@ -6,8 +6,6 @@ pub mod global {
     /// By how many bits the kernel's tick counter is shifted to count in units of about a second (0.7 to 1.4 s): the
     /// unit of every age. 7 for 100 ticks a second, 8 for 250 and 300, 10 for 1000.
     pub const CLOCK_SHIFT: &str = "CLOCK_SHIFT";
-    /// 1 where packets for other nodes leave by `bpf_redirect_neigh`; 0 leaves them to the node's network stack.
-    pub const REDIRECT_NEIGHBOUR: &str = "REDIRECT_NEIGHBOUR";
 }
 
 /// Entry 0 of the `control` array. Written by the agent only, whole.

@@ -115,15 +115,13 @@ pub struct FlowValue {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Hop {
-    /// Host side of the local pod's veth; [`TO_STACK`] for an end that the node's network stack reaches; with
-    /// [`BY_NEIGHBOUR`] set, the interface on which `bpf_redirect_neigh` reaches it.
+    /// Host side of the local pod's veth; [`TO_STACK`] for an end that the node's network stack reaches.
     pub ifindex: u32,
     pub destination_mac: [u8; 6],
     pub source_mac: [u8; 6],
 }
 
 pub const TO_STACK: u32 = 0;
-pub const BY_NEIGHBOUR: u32 = 1 << 31;
 
 pub mod flow_flags {
     /// The connection was opened by the high end.

@@ -1,7 +1,7 @@
 //! Flow keys, and what a packet does to its flow entry.
 
 use weir_abi::address::Address;
-use weir_abi::flow::{BY_NEIGHBOUR, FlowKey4, FlowKey6, FlowValue, TO_STACK, flow_flags};
+use weir_abi::flow::{FlowKey4, FlowKey6, FlowValue, TO_STACK, flow_flags};
 use weir_abi::limits::idle_seconds;
 
 use crate::packet::{protocol, tcp_flags};
@@ -209,5 +209,5 @@ pub fn idle_limit(flags: u32, protocol: u8) -> u32 {
 /// Whether an end with this hop is a pod of this node.
 #[inline(always)]
 pub const fn is_local(ifindex: u32) -> bool {
-    ifindex != TO_STACK && ifindex & BY_NEIGHBOUR == 0
+    ifindex != TO_STACK
 }

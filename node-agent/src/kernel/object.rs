@@ -49,7 +49,6 @@ const VERIFIER_LINES: usize = 30;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Globals {
     pub(super) abilities: Abilities,
-    pub(super) redirect_neighbour: bool,
 }
 
 /// The maps that are pinned, as they will be created.
@@ -86,16 +85,11 @@ pub(super) fn load(
     pins: &BTreeMap<String, PathBuf>,
 ) -> Result<Ebpf> {
     lift_memory_limit();
-    let (clock_shift, redirect_neighbour) = (
-        globals.abilities.clock_shift,
-        u32::from(globals.redirect_neighbour),
-    );
     let mut loader = EbpfLoader::new();
     loader
         // No program reads kernel structures, so there is nothing to relocate.
         .btf(None)
-        .override_global(global::CLOCK_SHIFT, &clock_shift, true)
-        .override_global(global::REDIRECT_NEIGHBOUR, &redirect_neighbour, true);
+        .override_global(global::CLOCK_SHIFT, &globals.abilities.clock_shift, true);
     for (name, shape) in shapes {
         loader.map_max_entries(name, shape.max_entries);
     }

@@ -105,7 +105,6 @@ impl Bed {
             state: self.state(),
             capacities: CAPACITIES,
             attach_by: AttachBy::Best,
-            redirect_neighbour: false,
         }
     }
 
