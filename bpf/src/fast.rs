@@ -85,7 +85,7 @@ fn ipv6(ctx: &TcContext, data: usize) -> Option<Verdict> {
 fn tcp_flags(ctx: &TcContext, transport: usize, proto: u8) -> Option<u8> {
     match proto {
         protocol::UDP => Some(0),
-        protocol::TCP if transport + TCP_FLAGS + 1 <= ctx.data_end() => {
+        protocol::TCP if transport + TCP_FLAGS < ctx.data_end() => {
             // SAFETY: bounds just checked.
             Some(unsafe { at(transport + TCP_FLAGS) })
         }

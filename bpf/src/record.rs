@@ -46,8 +46,8 @@ pub fn allowed(s: &Scratch, reason: Reason) {
         is_worth_telling(egress) && is_due(&s.connection.source_pod, workload_flags::LOG_EGRESS_ALLOW);
     let ingress_due =
         is_worth_telling(ingress) && is_due(&s.connection.destination_pod, workload_flags::LOG_INGRESS_ALLOW);
-    let flags = egress_due as u32 * event_flags::LOG_EGRESS as u32
-        | ingress_due as u32 * event_flags::LOG_INGRESS as u32;
+    let flags = (egress_due as u32 * event_flags::LOG_EGRESS as u32)
+        | (ingress_due as u32 * event_flags::LOG_INGRESS as u32);
     let written = flags == 0 || subprogram::emit(reason, flags);
     subprogram::count(egress.rule, what::ALLOWED | due(egress_due, written));
     subprogram::count(ingress.rule, what::ALLOWED | due(ingress_due, written));
