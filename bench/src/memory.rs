@@ -98,7 +98,7 @@ fn measure(kernel: &Kernel, written: &[Written]) -> Result<Vec<MapMemory>> {
 
 fn purpose(map: &str) -> Purpose {
     match map {
-        "flows4" | "flows6" => Purpose::Flows,
+        "flows4" | "flows6" | "spill4" | "spill6" => Purpose::Flows,
         "fragments" | "sockets" => Purpose::Traffic,
         "counters" | "events" | "log_budget" | "overflow" | "rule_counts" => Purpose::Events,
         _ => Purpose::State,

@@ -106,11 +106,25 @@ pub fn control() -> Option<&'static Control> {
 /// with the pointer, the verifier would follow every path once a table.
 #[inline(always)]
 fn flow(s: &Scratch) -> Option<*mut FlowValue> {
-    if s.packet.family == 4 {
+    let found = if s.packet.family == 4 {
         maps::FLOWS4.get_ptr_mut(&s.key4)
     } else {
         maps::FLOWS6.get_ptr_mut(&s.key6)
+    };
+    if found.is_some() || !has_overflowed() {
+        return found;
     }
+    if s.packet.family == 4 {
+        maps::SPILL4.get_ptr_mut(&s.key4)
+    } else {
+        maps::SPILL6.get_ptr_mut(&s.key6)
+    }
+}
+
+/// Whether a flow table ever had no room, so that flows may be in the spill.
+#[inline(always)]
+fn has_overflowed() -> bool {
+    maps::OVERFLOW.get(0).is_some_and(|last| *last != 0)
 }
 
 /// Copies the flow whose key stands in the scratch; false where there is none.
@@ -131,7 +145,7 @@ pub fn store_flow(s: &Scratch) {
     }
 }
 
-/// Adds an entry of the copy. A refusal is remembered: see `slow::may_be_answer`.
+/// Adds an entry of the copy: to the table, or to the spill where that has no room.
 #[inline(always)]
 pub fn insert_flow(s: &Scratch) -> bool {
     let inserted = if s.packet.family == 4 {
@@ -139,19 +153,35 @@ pub fn insert_flow(s: &Scratch) -> bool {
     } else {
         maps::FLOWS6.insert(&s.key6, &s.value, 0).is_ok()
     };
-    if !inserted && let Some(last) = maps::OVERFLOW.get_ptr_mut(0) {
-        // SAFETY: a word of an array map; whichever CPU writes last is right. 0 is "never".
-        unsafe { *last = s.arrival.now | (s.arrival.now == 0) as u32 };
-    }
-    inserted
+    inserted || spill(s)
 }
 
 #[inline(always)]
-pub fn remove_flow(s: &Scratch) {
-    // An entry that is gone already is what is wanted.
-    let _ = if s.packet.family == 4 {
-        maps::FLOWS4.remove(&s.key4)
+fn spill(s: &Scratch) -> bool {
+    if let Some(last) = maps::OVERFLOW.get_ptr_mut(0) {
+        // SAFETY: a word of an array map; whichever CPU writes last is right. 0 is "never".
+        unsafe { *last = s.arrival.now | (s.arrival.now == 0) as u32 };
+    }
+    if s.packet.family == 4 {
+        maps::SPILL4.insert(&s.key4, &s.value, 0).is_ok()
     } else {
-        maps::FLOWS6.remove(&s.key6)
-    };
+        maps::SPILL6.insert(&s.key6, &s.value, 0).is_ok()
+    }
+}
+
+/// Removes the flow from wherever it is. That it is gone already is what is wanted.
+#[inline(always)]
+pub fn remove_flow(s: &Scratch) {
+    let overflowed = has_overflowed();
+    if s.packet.family == 4 {
+        let _ = maps::FLOWS4.remove(&s.key4);
+        if overflowed {
+            let _ = maps::SPILL4.remove(&s.key4);
+        }
+    } else {
+        let _ = maps::FLOWS6.remove(&s.key6);
+        if overflowed {
+            let _ = maps::SPILL6.remove(&s.key6);
+        }
+    }
 }

@@ -19,6 +19,11 @@ use crate::scratch::Scratch;
 pub static FLOWS4: HashMap<FlowKey4, FlowValue> = HashMap::with_max_entries(131_072, 0);
 #[map(name = "flows6")]
 pub static FLOWS6: HashMap<FlowKey6, FlowValue> = HashMap::with_max_entries(131_072, 0);
+/// Flows for which the tables had no room. Here the least recently used give way.
+#[map(name = "spill4")]
+pub static SPILL4: LruHashMap<FlowKey4, FlowValue> = LruHashMap::with_max_entries(16_384, 0);
+#[map(name = "spill6")]
+pub static SPILL6: LruHashMap<FlowKey6, FlowValue> = LruHashMap::with_max_entries(16_384, 0);
 #[map(name = "fragments")]
 pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> = LruHashMap::with_max_entries(8_192, 0);
 

@@ -7,7 +7,6 @@ use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::helpers::generated::bpf_skb_store_bytes;
 use weir_abi::address::Address;
 use weir_abi::flow::{Hop, flow_flags};
-use weir_abi::limits::OVERFLOW_MEMORY_SECONDS;
 use weir_abi::reason::Reason;
 use weir_abi::workload::Workload;
 use weir_datapath::flow::{self, Arrival, Step, is_local};
@@ -20,7 +19,7 @@ use crate::hook::Hook;
 use crate::lookup::{self, Kernel};
 use crate::scratch::Scratch;
 use crate::skb::Skb;
-use crate::{clock, fragment, maps, rewrite, subprogram};
+use crate::{clock, fragment, rewrite, subprogram};
 
 /// The verdict on any packet.
 #[inline(always)]
@@ -134,7 +133,6 @@ fn by_flow(skb: Skb, hook: Hook, s: &Scratch) -> Reason {
             match reason {
                 // Without an entry: always allowed, and nothing to translate on the way back.
                 Reason::LocalNode if s.translated == 0 => reason,
-                Reason::Reply => reason,
                 _ if reason.is_forward() => subprogram::admit(skb, reason),
                 _ => reason,
             }
@@ -321,33 +319,8 @@ pub fn open(s: &mut Scratch, from_pod: bool) -> Reason {
     if reason.is_forward() {
         return reason;
     }
-    if may_be_answer(s) {
-        let (egress, ingress) = (s.judgement.egress, s.judgement.ingress);
-        turn(&mut s.connection);
-        if subprogram::judge().is_forward() {
-            return Reason::Reply;
-        }
-        turn(&mut s.connection);
-        s.judgement.egress = egress;
-        s.judgement.ingress = ingress;
-    }
     subprogram::denied(reason);
     reason
-}
-
-/// Whether a packet that opens nothing policy allows may be the answer to a connection that has no entry because the
-/// table was full. Its direction cannot be known, so it passes if policy allows the connection either way.
-#[inline(always)]
-fn may_be_answer(s: &Scratch) -> bool {
-    !s.arrival.opens() && s.translated == 0 && overflowed(s.arrival.now)
-}
-
-#[inline(always)]
-fn overflowed(now: u32) -> bool {
-    match maps::OVERFLOW.get(0) {
-        Some(&last) => last != 0 && now.wrapping_sub(last).cast_signed() <= OVERFLOW_MEMORY_SECONDS as i32,
-        None => false,
-    }
 }
 
 /// Policy allows it: remember the connection. `reason` comes back, or the one for which that was impossible.

@@ -34,6 +34,8 @@ const MAPS: &[&str] = &[
     "rule_counts",
     "services",
     "sockets",
+    "spill4",
+    "spill6",
     "workloads",
 ];
 

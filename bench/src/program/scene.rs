@@ -349,8 +349,12 @@ mod tests {
 
     #[test]
     fn only_counters_that_moved_are_named() {
-        let before = BTreeMap::from([(Reason::Allowed, 5), (Reason::Reply, 1)]);
-        let after = BTreeMap::from([(Reason::Allowed, 8), (Reason::Isolated, 2), (Reason::Reply, 1)]);
+        let before = BTreeMap::from([(Reason::Allowed, 5), (Reason::DefaultAllowed, 1)]);
+        let after = BTreeMap::from([
+            (Reason::Allowed, 8),
+            (Reason::Isolated, 2),
+            (Reason::DefaultAllowed, 1),
+        ]);
         let expected = BTreeMap::from([(Reason::Allowed, 3), (Reason::Isolated, 2)]);
         assert_eq!(difference(&before, &after), expected);
     }

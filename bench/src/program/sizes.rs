@@ -78,7 +78,7 @@ mod tests {
         sizes.insert("explain".to_owned(), size(Some(9_000)));
         let figure = Figure::new(
             "program.verified",
-            6_000.0,
+            5_000.0,
             Unit::Instructions,
             Goal::AtMost(8_000.0),
         );

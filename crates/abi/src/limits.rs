@@ -17,7 +17,3 @@ pub mod idle_seconds {
     /// The same, unanswered.
     pub const OTHER_UNANSWERED: u32 = 60;
 }
-
-/// For how many seconds after the flow table refused an entry a packet without one may be an answer to a connection
-/// that has none. Longer than the longest idle time of a protocol whose answers cannot be told from new connections.
-pub const OVERFLOW_MEMORY_SECONDS: u32 = idle_seconds::OTHER_ANSWERED + 20;

@@ -54,7 +54,6 @@ reasons! {
     1 Allowed Forward "allowed" "a policy rule allows the connection";
     2 DefaultAllowed Forward "default-allowed" "no policy restricts the connection";
     3 LocalNode Forward "local-node" "traffic between a pod and its own node is always allowed";
-    4 Reply Forward "reply" "answers a connection that policy allows, recognised without a flow entry";
     5 RelatedError Forward "related-error" "an ICMP error about a connection that policy allows";
     6 LinkControl Forward "link-control" "ARP or neighbour discovery between a pod and its node";
     7 NotForPod Forward "not-for-pod" "neither end is a pod of this node; left to the node's own network stack";
@@ -71,7 +70,7 @@ reasons! {
     45 UnrelatedError Drop "unrelated-error" "an ICMP error about no connection that policy allows";
     46 Multicast Drop "multicast" "multicast and broadcast from pods are not forwarded";
     50 NoBackend Drop "no-backend" "the Service has no endpoint that can serve";
-    51 FlowTableFull Drop "flow-table-full" "a Service connection needs a flow entry and the table is full";
+    51 FlowTableFull Drop "flow-table-full" "a Service connection needs a flow entry and there is no room for one";
     52 RewriteFailed Drop "rewrite-failed" "the kernel refused to rewrite the packet";
     60 Internal Drop "internal" "a map of ours that must exist does not";
 }

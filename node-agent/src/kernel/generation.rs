@@ -14,7 +14,7 @@ use super::pin::{Home, Stage};
 use super::raw_map::{RawMap, Shape};
 
 /// Hashes that the programs write. What they put into the old one between its copy and the switch is fetched later.
-const WRITTEN_BY_PROGRAMS: &[&str] = &["flows4", "flows6", "fragments", "sockets"];
+const WRITTEN_BY_PROGRAMS: &[&str] = &["flows4", "flows6", "spill4", "spill6", "fragments", "sockets"];
 
 /// Losing an entry of these costs a new decision at the next packet, so a table may become too small for all.
 const MAY_LOSE: &[&str] = &["flows4", "flows6"];
