@@ -97,6 +97,16 @@ pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A list of objects of any shape.
+pub(crate) fn free_form_list(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": free_form(generator) })
+}
+
+/// An object of any shape.
+pub(crate) fn free_form(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
+}
+
 /// The definition of a kind, its schema rounded off to what controller-gen writes: with the fields that every object
 /// has, without a title, and with no field that may be null.
 pub(crate) fn round_off(definition: CustomResourceDefinition) -> Result<Value, serde_json::Error> {

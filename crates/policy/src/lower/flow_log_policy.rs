@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
 use weir_api::flow_log_policy::{FlowLogPolicySpec, LogDirection, LogVerdict};
 
 use super::Report;
@@ -11,7 +12,7 @@ use crate::problem::{Code, ObjectRef, Problem};
 use crate::resolved::{Direction, Verdict};
 
 /// What a FlowLogPolicy asks for, with every number inside its limits.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowLog {
     /// `None` where it was not understood: nothing is logged.
     pub subject: Option<PodSelector>,
