@@ -154,23 +154,13 @@ impl Reader {
     fn read(&mut self) {
         let names = Arc::clone(&locked(&self.shared.names));
         let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let (writer, metrics) = (&mut self.writer, &self.metrics);
-        self.ring.drain(|bytes| {
-            let outcome = writer.pipeline.take(now, bytes, &names);
-            writer.write(outcome, metrics);
-        });
-        let losses = writer
-            .pipeline
-            .kernel_lost(self.shared.kernel_lost.load(Ordering::Relaxed));
-        writer.write(
-            Outcome {
-                losses,
-                ..Outcome::default()
-            },
-            metrics,
-        );
-        let outcome = writer.pipeline.tick(now);
-        writer.write(outcome, metrics);
+        let pipeline = &mut self.writer.pipeline;
+        let mut outcome = Outcome::default();
+        self.ring
+            .drain(|bytes| outcome.extend(pipeline.take(now, bytes, &names)));
+        outcome.losses += pipeline.kernel_lost(self.shared.kernel_lost.load(Ordering::Relaxed));
+        outcome.extend(pipeline.tick(now));
+        self.writer.write(outcome, &self.metrics);
     }
 }
 
@@ -197,18 +187,14 @@ impl Writer {
     fn write(&self, outcome: Outcome, metrics: &Metrics) {
         let losses = outcome.losses;
         self.sink.lost(losses.total());
-        for record in outcome.records {
-            self.sink.send(record);
-        }
+        self.sink.send(outcome.records);
         metrics.add_flow_records_lost(LossStage::Decode, losses.undecodable);
         metrics.add_flow_records_lost(LossStage::Limit, losses.over_budget);
         metrics.add_flow_unknown_rules(outcome.unknown_rules);
     }
 
     fn close(&mut self) -> SinkCounts {
-        for record in self.pipeline.close() {
-            self.sink.send(record);
-        }
+        self.sink.send(self.pipeline.close());
         self.sink.flush();
         self.counts()
     }

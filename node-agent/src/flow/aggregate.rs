@@ -117,7 +117,7 @@ fn key(mut record: PolicyRecord) -> (PolicyRecord, String) {
 mod tests {
     use super::*;
     use crate::flow::decode::tests::event;
-    use crate::flow::enrich::enrich;
+    use crate::flow::enrich::tests::enrich;
     use crate::flow::names::tests::names;
 
     const SECOND: u64 = 1_000_000_000;
@@ -130,7 +130,7 @@ mod tests {
     }
 
     fn denied(src_port: u16, dest_port: u16, time: &str) -> PolicyRecord {
-        let mut record = enrich(&event(), &names()).records.remove(1);
+        let mut record = enrich(&event(), &names()).0.remove(1);
         record.connection.src_port = src_port;
         record.connection.dest_port = dest_port;
         record.timestamp = time.to_owned();

@@ -10,59 +10,52 @@ use weir_abi::reason::Reason;
 use crate::flow::names::{Attribution, Endpoint, Names, ServiceAddress};
 use crate::flow::record::{Connection, Disposition, DryRun, LogDirection, Party, PolicyRecord, ServiceRef};
 
-/// The records of one event.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Enriched {
-    /// `seq` and `lost` are zero: the sink sets them.
-    pub records: Vec<PolicyRecord>,
-    /// Rule numbers that [`Names::rules`] does not have.
-    pub unknown_rules: u64,
+/// A side of an event that makes a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due<'a> {
+    pub direction: LogDirection,
+    pub disposition: Disposition,
+    side: &'a SideVerdict,
+    /// What the dry-run policies would have decided, where that is something else.
+    dry_run: Option<Disposition>,
 }
 
-/// Gives names to an event.
-///
-/// A side makes a record when its FlowLogPolicies want one and it judged the connection. What is allowed because
-/// nothing restricts it is left out, unless a dry-run policy would have decided otherwise.
-pub fn enrich(event: &FlowEvent, names: &Names) -> Enriched {
-    let mut enriched = Enriched::default();
+/// The sides of an event that make a record: those whose FlowLogPolicies want one and that judged the connection. What
+/// is allowed because nothing restricts it is left out, unless a dry-run policy would have decided otherwise.
+pub fn due(event: &FlowEvent) -> impl Iterator<Item = Due<'_>> {
     let sides = [
         (event_flags::LOG_EGRESS, LogDirection::Egress, &event.egress),
         (event_flags::LOG_INGRESS, LogDirection::Ingress, &event.ingress),
     ];
-    for (flag, direction, side) in sides {
-        if event.flags & flag != 0 {
-            enriched
-                .records
-                .extend(record(event, direction, side, names, &mut enriched.unknown_rules));
-        }
-    }
-    enriched
+    let wanted = sides.into_iter().filter(|(flag, ..)| event.flags & flag != 0);
+    wanted.filter_map(|(_, direction, side)| {
+        let due = Due {
+            direction,
+            disposition: disposition(side.verdict)?,
+            side,
+            dry_run: disposition_if_different(side),
+        };
+        let by_no_rule = due.disposition == Disposition::Allow && side.rule == NO_RULE;
+        (!by_no_rule || due.dry_run.is_some()).then_some(due)
+    })
 }
 
-fn record(
-    event: &FlowEvent,
-    direction: LogDirection,
-    side: &SideVerdict,
-    names: &Names,
-    unknown_rules: &mut u64,
-) -> Option<PolicyRecord> {
-    let disposition = disposition(side.verdict)?;
-    let dry_run = disposition_if_different(side);
-    if disposition == Disposition::Allow && side.rule == NO_RULE && dry_run.is_none() {
-        return None;
-    }
-    let cause = attribution(side.rule, names, unknown_rules);
-    let dry_run = dry_run.map(|disposition| {
-        let cause = attribution(side.dry_run_rule, names, unknown_rules);
+/// The record of a side, and how many of its rule numbers [`Names::rules`] does not have. `seq` and `lost` are zero: the
+/// sink sets them.
+pub fn name(event: &FlowEvent, due: &Due<'_>, names: &Names) -> (PolicyRecord, u64) {
+    let mut unknown_rules = 0;
+    let cause = attribution(due.side.rule, names, &mut unknown_rules);
+    let dry_run = due.dry_run.map(|disposition| {
+        let cause = attribution(due.side.dry_run_rule, names, &mut unknown_rules);
         DryRun {
             disposition,
             policies: cause.policies,
             rule: cause.rule,
         }
     });
-    Some(PolicyRecord {
-        connection: connection(event, direction),
-        disposition,
+    let record = PolicyRecord {
+        connection: connection(event, due.direction),
+        disposition: due.disposition,
         policies: cause.policies,
         src: party(event.source.to_ip(), names),
         dest: party(event.destination.to_ip(), names),
@@ -70,12 +63,13 @@ fn record(
         node_name: names.node_name.clone(),
         timestamp: timestamp(event.time, names.wall_clock_offset),
         rule: cause.rule,
-        reason: side_reason(event, disposition, side.rule).to_owned(),
+        reason: side_reason(event, due.disposition, due.side.rule).to_owned(),
         service: service(event, names),
         dry_run,
         seq: 0,
         lost: 0,
-    })
+    };
+    (record, unknown_rules)
 }
 
 fn disposition(verdict: u8) -> Option<Disposition> {
@@ -209,18 +203,23 @@ fn service(event: &FlowEvent, names: &Names) -> Option<ServiceRef> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use weir_abi::address::Address;
 
     use super::*;
     use crate::flow::decode::tests::{address, event};
     use crate::flow::names::tests::names;
 
+    /// The records of an event, and how many rules have no name.
+    pub(crate) fn enrich(event: &FlowEvent, names: &Names) -> (Vec<PolicyRecord>, u64) {
+        let (records, unknown): (Vec<_>, Vec<u64>) = due(event).map(|due| name(event, &due, names)).unzip();
+        (records, unknown.iter().sum())
+    }
+
     fn lines(event: &FlowEvent) -> Vec<String> {
-        let enriched = enrich(event, &names());
-        assert_eq!(enriched.unknown_rules, 0);
-        enriched
-            .records
+        let (records, unknown_rules) = enrich(event, &names());
+        assert_eq!(unknown_rules, 0);
+        records
             .iter()
             .map(|record| serde_json::to_string(record).expect("JSON"))
             .collect()
@@ -253,11 +252,7 @@ mod tests {
         let directions = |change: fn(&mut FlowEvent)| -> Vec<LogDirection> {
             let mut event = event();
             change(&mut event);
-            enrich(&event, &names())
-                .records
-                .iter()
-                .map(|record| record.connection.direction)
-                .collect()
+            due(&event).map(|due| due.direction).collect()
         };
         assert_eq!(directions(|e| e.flags = 0), []);
         assert_eq!(
@@ -288,7 +283,7 @@ mod tests {
             dry_run_verdict: side_verdict::DENY,
             padding: 0,
         };
-        let records = enrich(&event, &names()).records;
+        let records = enrich(&event, &names()).0;
         assert_eq!(records.len(), 1);
         assert_eq!(
             (records[0].disposition, records[0].reason.as_str()),
@@ -314,12 +309,10 @@ mod tests {
         event.service = address("fd00::80");
         event.ingress.rule = 77;
         event.ingress.dry_run_rule = 77;
-        let enriched = enrich(&event, &names());
         assert_eq!(
-            enriched,
-            Enriched {
-                unknown_rules: 1,
-                records: vec![PolicyRecord {
+            enrich(&event, &names()),
+            (
+                vec![PolicyRecord {
                     connection: Connection {
                         src_ip: address("2001:db8::1").to_ip(),
                         dest_ip: address("192.168.0.1").to_ip(),
@@ -351,7 +344,8 @@ mod tests {
                     seq: 0,
                     lost: 0,
                 }],
-            }
+                1
+            )
         );
     }
 
@@ -361,7 +355,7 @@ mod tests {
         event.service = Address::default();
         assert!(
             enrich(&event, &names())
-                .records
+                .0
                 .iter()
                 .all(|record| record.service.is_none())
         );

@@ -45,6 +45,15 @@ struct Open {
     id: (u64, u64),
 }
 
+/// What became of lines that were to be appended.
+#[derive(Debug)]
+pub struct Appended {
+    /// How many of them, from the first, are in the file.
+    pub lines: usize,
+    /// Why not all of them are.
+    pub result: io::Result<()>,
+}
+
 /// As far as the last line is looked for, from the end.
 const TAIL: u64 = 64 * 1024;
 
@@ -53,22 +62,55 @@ impl LogFile {
         Self { settings, open: None }
     }
 
-    /// Appends `line` and a line feed. After an error the next call opens the file anew.
-    pub fn append(&mut self, line: &str, now: Timestamp) -> io::Result<()> {
-        let bytes = [line.as_bytes(), b"\n"].concat();
+    /// Appends lines, each with a line feed, in as few writes as there are files to write them to. After an error the
+    /// next call opens the file anew.
+    pub fn append(&mut self, lines: &[String], now: Timestamp) -> Appended {
+        let mut written = 0;
+        let result = loop {
+            if written == lines.len() {
+                break Ok(());
+            }
+            match self.append_to_one_file(&lines[written..], now) {
+                Ok(count) => written += count,
+                Err(error) => break Err(error),
+            }
+        };
+        Appended {
+            lines: written,
+            result,
+        }
+    }
+
+    /// Appends as many of the lines as the file has room for, at least one. Returns how many.
+    fn append_to_one_file(&mut self, lines: &[String], now: Timestamp) -> io::Result<usize> {
         let mut open = self.opened()?;
-        if open.size > 0 && open.size + bytes.len() as u64 > self.settings.max_bytes {
+        let mut count = self.fitting(lines, open.size);
+        if count == 0 && open.size > 0 {
             self.move_aside(now)?;
             open = self.opened()?;
+            count = self.fitting(lines, open.size);
         }
-        if let Err(error) = open.file.write_all(&bytes) {
+        // A line that is longer than a file may be has one of its own.
+        let count = count.max(1);
+        let mut bytes = lines[..count].join("\n");
+        bytes.push('\n');
+        if let Err(error) = open.file.write_all(bytes.as_bytes()) {
             // A line that is half there would be read as part of the next one.
             let _ = open.file.set_len(open.size);
             return Err(error);
         }
         open.size += bytes.len() as u64;
         self.open = Some(open);
-        Ok(())
+        Ok(count)
+    }
+
+    /// How many of the lines fit into a file that has `size` bytes.
+    fn fitting(&self, lines: &[String], size: u64) -> usize {
+        let ends = lines.iter().scan(size, |end, line| {
+            *end += line.len() as u64 + 1;
+            Some(*end)
+        });
+        ends.take_while(|end| *end <= self.settings.max_bytes).count()
     }
 
     /// The last whole line of the log, be it in a file that was moved aside. `None` where the log is empty.
@@ -223,6 +265,10 @@ mod tests {
         })
     }
 
+    fn append(log: &mut LogFile, line: &str, now: Timestamp) -> io::Result<()> {
+        log.append(&[line.to_owned()], now).result
+    }
+
     fn time(milliseconds: i64) -> Timestamp {
         Timestamp::from_millisecond(1_767_323_045_000 + milliseconds).expect("a time")
     }
@@ -261,7 +307,7 @@ mod tests {
         .into_iter()
         .enumerate()
         {
-            log.append(line, time(i as i64 / 4)).expect("written");
+            append(&mut log, line, time(i as i64 / 4)).expect("written");
         }
         assert_eq!(
             contents(directory.path()),
@@ -278,6 +324,27 @@ mod tests {
     }
 
     #[test]
+    fn lines_written_together_are_split_between_files_as_if_they_came_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut log = log(directory.path(), 10, 9);
+        let lines = ["aaaa", "bbbb", "longer than it may be", "cccc", "dddd", "eeee"].map(str::to_owned);
+        let appended = log.append(&lines, time(0));
+        assert_eq!((appended.lines, appended.result.is_ok()), (6, true));
+        assert_eq!(
+            contents(directory.path()),
+            named([
+                ("policy_action-2026-01-02T03-04-05.000.log", "aaaa\nbbbb\n"),
+                (
+                    "policy_action-2026-01-02T03-04-05.001.log",
+                    "longer than it may be\n"
+                ),
+                ("policy_action-2026-01-02T03-04-05.002.log", "cccc\ndddd\n"),
+                ("policy_action.log", "eeee\n"),
+            ])
+        );
+    }
+
+    #[test]
     fn files_of_others_are_left_alone() {
         let directory = tempfile::tempdir().expect("a directory");
         fs::create_dir(directory.path().join("net")).expect("created");
@@ -290,8 +357,8 @@ mod tests {
             fs::write(directory.path().join("net").join(name), text).expect("written");
         }
         let mut log = log(directory.path(), 1, 0);
-        log.append("a", time(0)).expect("written");
-        log.append("b", time(0)).expect("written");
+        append(&mut log, "a", time(0)).expect("written");
+        append(&mut log, "b", time(0)).expect("written");
         let mut expected = others;
         expected.insert("policy_action.log".to_owned(), "b\n".to_owned());
         assert_eq!(contents(directory.path()), expected);
@@ -302,12 +369,12 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let mut log = log(directory.path(), 1000, 2);
         assert_eq!(log.last_line().expect("readable"), None);
-        log.append("one", time(0)).expect("written");
+        append(&mut log, "one", time(0)).expect("written");
         let path = directory.path().join("net/policy_action.log");
         fs::write(&path, "one\n{\"torn").expect("written");
         assert_eq!(log.last_line().expect("readable"), Some("one".to_owned()));
         let mut log = LogFile::new(log.settings);
-        log.append("two", time(0)).expect("written");
+        append(&mut log, "two", time(0)).expect("written");
         assert_eq!(fs::read_to_string(&path).expect("text"), "one\n{\"torn\ntwo\n");
     }
 
@@ -316,7 +383,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let mut log = log(directory.path(), 1, 9);
         for line in ["1", "2", "3"] {
-            log.append(line, time(0)).expect("written");
+            append(&mut log, line, time(0)).expect("written");
         }
         fs::remove_file(directory.path().join("net/policy_action.log")).expect("removed");
         assert_eq!(log.last_line().expect("readable"), Some("2".to_owned()));
@@ -326,9 +393,9 @@ mod tests {
     fn a_file_that_somebody_took_away_is_made_anew() {
         let directory = tempfile::tempdir().expect("a directory");
         let mut log = log(directory.path(), 1000, 2);
-        log.append("one", time(0)).expect("written");
+        append(&mut log, "one", time(0)).expect("written");
         fs::remove_dir_all(directory.path().join("net")).expect("removed");
-        log.append("two", time(0)).expect("written");
+        append(&mut log, "two", time(0)).expect("written");
         assert_eq!(
             contents(directory.path()),
             named([("policy_action.log", "two\n")])
@@ -344,9 +411,9 @@ mod tests {
         )
         .expect("written");
         let mut log = log(directory.path(), 1000, 2);
-        assert!(log.append("one", time(0)).is_err());
+        assert!(append(&mut log, "one", time(0)).is_err());
         fs::remove_file(directory.path().join("net")).expect("removed");
-        log.append("two", time(0)).expect("written");
+        append(&mut log, "two", time(0)).expect("written");
         assert_eq!(
             contents(directory.path()),
             named([("policy_action.log", "two\n")])
@@ -356,7 +423,7 @@ mod tests {
     #[test]
     fn a_full_disk_is_an_error() {
         let mut log = LogFile::new(FileSettings::new(PathBuf::from("/dev/full")));
-        let error = log.append("one", time(0)).expect_err("no space");
+        let error = append(&mut log, "one", time(0)).expect_err("no space");
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 }

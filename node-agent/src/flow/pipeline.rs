@@ -1,14 +1,14 @@
 //! The pure part of the policy log, from a raw record to the records that are to be written.
 
-use weir_abi::event::FlowEvent;
+use std::ops::AddAssign;
 
 use crate::flow::aggregate::{AggregateSettings, Aggregator};
 use crate::flow::budget::RecordBudget;
 use crate::flow::decode::decode;
-use crate::flow::enrich::enrich;
+use crate::flow::enrich::{due, name};
 use crate::flow::kernel_loss::KernelLosses;
 use crate::flow::names::Names;
-use crate::flow::record::PolicyRecord;
+use crate::flow::record::{Disposition, PolicyRecord};
 use crate::flow::sequence::Sequences;
 
 /// Holds what must be remembered between two records. Times are nanoseconds of a clock that does not go back.
@@ -28,8 +28,6 @@ pub struct Outcome {
     pub losses: Losses,
     /// Rule numbers that nobody knows a name for; the record is written without its policies.
     pub unknown_rules: u64,
-    /// The event as it was decoded, for whoever else listens.
-    pub event: Option<FlowEvent>,
 }
 
 /// Where records were lost: connections and packets for which one was due (a folded record loses its whole count).
@@ -41,6 +39,28 @@ pub struct Losses {
     pub undecodable: u64,
     /// By the node's budget.
     pub over_budget: u64,
+}
+
+impl Outcome {
+    /// Puts what came forth later behind this.
+    pub fn extend(&mut self, later: Self) {
+        self.records.extend(later.records);
+        self.losses += later.losses;
+        self.unknown_rules += later.unknown_rules;
+    }
+
+    fn add(&mut self, (record, unknown_rules): (PolicyRecord, u64)) {
+        self.records.push(record);
+        self.unknown_rules += unknown_rules;
+    }
+}
+
+impl AddAssign for Losses {
+    fn add_assign(&mut self, other: Self) {
+        self.kernel += other.kernel;
+        self.undecodable += other.undecodable;
+        self.over_budget += other.over_budget;
+    }
 }
 
 impl Losses {
@@ -81,12 +101,19 @@ impl Pipeline {
         };
         let gap = self.sequences.observe(event.cpu, event.sequence);
         outcome.losses.kernel = self.kernel_losses.gap(gap);
-        let enriched = enrich(&event, names);
-        outcome.unknown_rules = enriched.unknown_rules;
-        outcome.event = Some(event);
-        for record in enriched.records {
-            if let Some(record) = self.aggregator.push(now, record) {
-                self.admit(now, record, &mut outcome);
+        for due in due(&event) {
+            let named = || name(&event, &due, names);
+            match due.disposition {
+                // Before it is named, which costs more than all the rest.
+                Disposition::Allow if !self.budget.admit(now) => outcome.losses.over_budget += 1,
+                Disposition::Allow => outcome.add(named()),
+                Disposition::Deny => {
+                    let (record, unknown_rules) = named();
+                    outcome.unknown_rules += unknown_rules;
+                    if let Some(record) = self.aggregator.push(now, record) {
+                        self.admit(now, record, &mut outcome);
+                    }
+                }
             }
         }
         outcome
@@ -135,21 +162,22 @@ mod tests {
     use std::time::Duration;
 
     use proptest::prelude::*;
+    use weir_abi::event::FlowEvent;
 
     use super::*;
     use crate::flow::decode::tests::{encode, event};
+    use crate::flow::enrich::tests::enrich;
     use crate::flow::names::tests::names;
 
     #[test]
     fn an_event_passes_allowed_at_once_and_denied_after_the_window() {
         let mut pipeline = Pipeline::new(AggregateSettings::default(), 500);
-        let expected = enrich(&event(), &names()).records;
+        let expected = enrich(&event(), &names()).0;
         let taken = pipeline.take(0, &encode(&event()), &names());
         assert_eq!(
             taken,
             Outcome {
                 records: vec![expected[0].clone()],
-                event: Some(event()),
                 ..Outcome::default()
             }
         );

@@ -93,13 +93,13 @@ fn add(sums: &mut Reconciled, line: Line) {
 mod tests {
     use super::*;
     use crate::flow::decode::tests::event;
-    use crate::flow::enrich::enrich;
+    use crate::flow::enrich::tests::enrich;
     use crate::flow::names::tests::names;
 
     #[test]
     fn a_log_adds_up_by_rule() {
         let [allowed, denied] =
-            <[PolicyRecord; 2]>::try_from(enrich(&event(), &names()).records).expect("both sides");
+            <[PolicyRecord; 2]>::try_from(enrich(&event(), &names()).0).expect("both sides");
         let key = |record: &PolicyRecord| RuleKey {
             direction: record.connection.direction,
             policies: record.policies.clone(),

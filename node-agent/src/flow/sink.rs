@@ -1,16 +1,16 @@
-//! Writes the policy log, on a thread of its own behind a bounded queue: whoever hands over a record never waits.
+//! Writes the policy log, on a thread of its own behind a bounded queue: whoever hands over records never waits.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::flow::file::{FileSettings, LogFile};
+use crate::flow::file::{Appended, FileSettings, LogFile};
 use crate::flow::record::{Disposition, LossRecord, PolicyRecord};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,9 @@ impl SinkSettings {
 /// The handle of the writing thread. Dropping it writes what waits and ends the thread.
 #[derive(Debug)]
 pub struct Sink {
-    queue: Option<SyncSender<Message>>,
+    messages: Option<Sender<Message>>,
+    /// How many records may wait.
+    capacity: usize,
     state: Arc<State>,
     thread: Option<JoinHandle<()>>,
 }
@@ -58,14 +60,16 @@ pub struct SinkCounts {
 
 #[derive(Debug)]
 enum Message {
-    Record(Box<PolicyRecord>),
+    Records(Vec<PolicyRecord>),
     /// Answered when all that came before is in the file.
     Flush(SyncSender<()>),
 }
 
-/// Shared by the handle and the thread; both only add.
+/// Shared by the handle and the thread; both only add, but for `waiting`.
 #[derive(Debug, Default)]
 struct State {
+    /// Records handed over, and neither written nor lost.
+    waiting: AtomicUsize,
     /// Losses that no line has told yet.
     untold: AtomicU64,
     written_allow: AtomicU64,
@@ -78,7 +82,7 @@ struct State {
 impl Sink {
     /// Starts the thread. A file that cannot be opened is tried again with each record.
     pub fn start(settings: SinkSettings) -> io::Result<Self> {
-        let (queue, messages) = sync_channel(settings.queue);
+        let (sender, messages) = channel();
         let state = Arc::new(State::default());
         let writer = Writer {
             file: LogFile::new(settings.file),
@@ -91,22 +95,38 @@ impl Sink {
             .name("policy-log".to_owned())
             .spawn(move || writer.run(&messages, settings.idle))?;
         Ok(Self {
-            queue: Some(queue),
+            messages: Some(sender),
+            capacity: settings.queue,
             state,
             thread: Some(thread),
         })
     }
 
-    /// Hands over a record, or counts it as lost where the queue is full.
-    pub fn send(&self, record: PolicyRecord) {
-        let Some(queue) = &self.queue else { return };
-        if let Err(
-            TrySendError::Full(Message::Record(record)) | TrySendError::Disconnected(Message::Record(record)),
-        ) = queue.try_send(Message::Record(Box::new(record)))
-        {
-            self.state.lost_queue.fetch_add(record.count, Ordering::Relaxed);
-            self.lost(record.count);
+    /// Hands over records; those that the queue has no room for are counted as lost.
+    ///
+    /// For one thread: two that send at the same time may go beyond the queue's size together.
+    pub fn send(&self, mut records: Vec<PolicyRecord>) {
+        let Some(messages) = &self.messages else { return };
+        let room = self
+            .capacity
+            .saturating_sub(self.state.waiting.load(Ordering::Relaxed));
+        let surplus = records.split_off(room.min(records.len()));
+        self.lose(&surplus);
+        if records.is_empty() {
+            return;
         }
+        self.state.waiting.fetch_add(records.len(), Ordering::Relaxed);
+        if let Err(refused) = messages.send(Message::Records(records))
+            && let Message::Records(records) = refused.0
+        {
+            self.lose(&records);
+        }
+    }
+
+    fn lose(&self, records: &[PolicyRecord]) {
+        let count = records.iter().map(|record| record.count).sum();
+        self.state.lost_queue.fetch_add(count, Ordering::Relaxed);
+        self.lost(count);
     }
 
     /// Takes note of records that were lost before they got here; the next line tells it.
@@ -129,9 +149,9 @@ impl Sink {
     pub fn flush(&self) {
         let (done, wait) = sync_channel(1);
         if self
-            .queue
+            .messages
             .as_ref()
-            .is_some_and(|queue| queue.send(Message::Flush(done)).is_ok())
+            .is_some_and(|messages| messages.send(Message::Flush(done)).is_ok())
         {
             // An error means that the thread has ended, after which nothing is left to wait for.
             let _ = wait.recv();
@@ -141,7 +161,7 @@ impl Sink {
 
 impl Drop for Sink {
     fn drop(&mut self) {
-        drop(self.queue.take());
+        drop(self.messages.take());
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -164,7 +184,7 @@ impl Writer {
     fn run(mut self, messages: &Receiver<Message>, idle: Duration) {
         loop {
             match messages.recv_timeout(idle) {
-                Ok(Message::Record(record)) => self.write_record(*record),
+                Ok(Message::Records(records)) => self.write_records(records),
                 Ok(Message::Flush(done)) => {
                     // Whoever asked may have gone.
                     let _ = done.send(());
@@ -176,77 +196,131 @@ impl Writer {
         self.tell_losses();
     }
 
-    fn write_record(&mut self, mut record: PolicyRecord) {
-        let (count, disposition) = (record.count, record.disposition);
-        let written = self.write(|seq, lost| {
-            (record.seq, record.lost) = (seq, lost);
-            serde_json::to_string(&record)
-        });
-        if !written {
-            self.state.lost_write.fetch_add(count, Ordering::Relaxed);
-            self.state.untold.fetch_add(count, Ordering::Relaxed);
-            return;
+    fn write_records(&mut self, records: Vec<PolicyRecord>) {
+        let mut lines: Vec<Line> = records.into_iter().map(Line::Record).collect();
+        let written = self.write(&mut lines);
+        let (written, lost) = lines.split_at(written);
+        for disposition in written.iter().filter_map(Line::disposition) {
+            let counter = match disposition {
+                Disposition::Allow => &self.state.written_allow,
+                Disposition::Deny => &self.state.written_deny,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
         }
-        let counter = match disposition {
-            Disposition::Allow => &self.state.written_allow,
-            Disposition::Deny => &self.state.written_deny,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
+        let lost = lost.iter().map(Line::count).sum();
+        self.state.lost_write.fetch_add(lost, Ordering::Relaxed);
+        self.state.untold.fetch_add(lost, Ordering::Relaxed);
+        self.state.waiting.fetch_sub(lines.len(), Ordering::Relaxed);
     }
 
     fn tell_losses(&mut self) {
-        if self.state.untold.load(Ordering::Relaxed) == 0 {
-            return;
+        if self.state.untold.load(Ordering::Relaxed) > 0 {
+            let loss = LossRecord {
+                node_name: self.node_name.clone(),
+                timestamp: format!("{:.9}", Timestamp::now()),
+                seq: 0,
+                lost: 0,
+            };
+            self.write(&mut [Line::Loss(loss)]);
         }
-        let node_name = self.node_name.clone();
-        self.write(|seq, lost| {
-            let timestamp = format!("{:.9}", Timestamp::now());
-            serde_json::to_string(&LossRecord {
-                node_name: node_name.clone(),
-                timestamp,
-                seq,
-                lost,
-            })
-        });
     }
 
-    /// Writes one line that tells the losses so far, with a second try on a freshly opened file.
-    fn write(&mut self, mut line: impl FnMut(u64, u64) -> serde_json::Result<String>) -> bool {
-        let lost = self.state.untold.swap(0, Ordering::Relaxed);
-        let result = self
-            .try_write(&mut line, lost)
-            .or_else(|_| self.try_write(&mut line, lost));
+    /// Writes lines, the first of which tells the losses so far, with a second try on a freshly opened file. Returns
+    /// how many are written.
+    fn write(&mut self, lines: &mut [Line]) -> usize {
+        let mut lost = self.state.untold.swap(0, Ordering::Relaxed);
+        let mut written = 0;
+        let mut result = Ok(());
+        for _ in 0..2 {
+            let appended = self.try_write(&mut lines[written..], lost);
+            written += appended.lines;
+            if appended.lines > 0 {
+                lost = 0;
+            }
+            result = appended.result;
+            if result.is_ok() {
+                break;
+            }
+        }
+        self.state.untold.fetch_add(lost, Ordering::Relaxed);
         match result {
             Ok(()) => {
                 if std::mem::take(&mut self.failing) {
                     tracing::info!("the policy log is written again");
                 }
-                true
             }
             Err(error) => {
-                self.state.untold.fetch_add(lost, Ordering::Relaxed);
                 self.state.write_errors.fetch_add(1, Ordering::Relaxed);
                 if !std::mem::replace(&mut self.failing, true) {
                     tracing::warn!(%error, "the policy log cannot be written; its records are counted as lost");
                 }
-                false
             }
         }
+        written
     }
 
-    fn try_write(
-        &mut self,
-        line: &mut impl FnMut(u64, u64) -> serde_json::Result<String>,
-        lost: u64,
-    ) -> io::Result<()> {
+    fn try_write(&mut self, lines: &mut [Line], lost: u64) -> Appended {
+        let (last, texts) = match self.number(lines, lost) {
+            Ok(numbered) => numbered,
+            Err(error) => {
+                return Appended {
+                    lines: 0,
+                    result: Err(error),
+                };
+            }
+        };
+        let appended = self.file.append(&texts, Timestamp::now());
+        self.seq = Some(last + appended.lines as u64);
+        appended
+    }
+
+    /// The number of the line before these, and their texts.
+    fn number(&self, lines: &mut [Line], mut lost: u64) -> io::Result<(u64, Vec<String>)> {
         let last = match self.seq {
             Some(seq) => seq,
             None => last_seq(&self.file)?,
         };
-        let text = line(last + 1, lost)?;
-        self.file.append(&text, Timestamp::now())?;
-        self.seq = Some(last + 1);
-        Ok(())
+        let texts: Result<_, _> = (last + 1..)
+            .zip(lines)
+            .map(|(seq, line)| line.text(seq, std::mem::take(&mut lost)))
+            .collect();
+        Ok((last, texts?))
+    }
+}
+
+/// What a line of the log says.
+enum Line {
+    Record(PolicyRecord),
+    /// Only that something was lost.
+    Loss(LossRecord),
+}
+
+impl Line {
+    fn text(&mut self, seq: u64, lost: u64) -> serde_json::Result<String> {
+        match self {
+            Self::Record(record) => {
+                (record.seq, record.lost) = (seq, lost);
+                serde_json::to_string(record)
+            }
+            Self::Loss(record) => {
+                (record.seq, record.lost) = (seq, lost);
+                serde_json::to_string(record)
+            }
+        }
+    }
+
+    fn disposition(&self) -> Option<Disposition> {
+        match self {
+            Self::Record(record) => Some(record.disposition),
+            Self::Loss(_) => None,
+        }
+    }
+
+    fn count(&self) -> u64 {
+        match self {
+            Self::Record(record) => record.count,
+            Self::Loss(_) => 0,
+        }
     }
 }
 
@@ -269,14 +343,14 @@ mod tests {
 
     use super::*;
     use crate::flow::decode::tests::event;
-    use crate::flow::enrich::enrich;
+    use crate::flow::enrich::tests::enrich;
     use crate::flow::names::tests::names;
     use crate::flow::reconcile::{Reconciled, reconcile};
 
     fn record(count: u64) -> PolicyRecord {
         PolicyRecord {
             count,
-            ..enrich(&event(), &names()).records.remove(1)
+            ..enrich(&event(), &names()).0.remove(1)
         }
     }
 
@@ -293,10 +367,10 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("log/policy_action.log");
         let sink = Sink::start(settings(path.clone())).expect("started");
-        sink.send(record(3));
+        sink.send(vec![record(3)]);
         sink.flush();
         sink.lost(7);
-        sink.send(record(1));
+        sink.send(vec![record(1)]);
         sink.flush();
         assert_eq!(
             sink.counts(),
@@ -318,7 +392,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).expect("the log"), expected.concat());
 
         let sink = Sink::start(settings(path.clone())).expect("started again");
-        sink.send(record(1));
+        sink.send(vec![record(1)]);
         drop(sink);
         let read = read(&path);
         assert_eq!(
@@ -348,8 +422,8 @@ mod tests {
         fs::write(&blocked, "a file where the directory should be").expect("written");
         let path = blocked.join("policy_action.log");
         let sink = Sink::start(settings(path.clone())).expect("started");
-        sink.send(record(4));
-        sink.send(record(1));
+        sink.send(vec![record(3), record(1)]);
+        sink.send(vec![record(1)]);
         sink.flush();
         assert_eq!(
             sink.counts(),
@@ -360,7 +434,7 @@ mod tests {
             }
         );
         fs::remove_file(&blocked).expect("removed");
-        sink.send(record(2));
+        sink.send(vec![record(2)]);
         drop(sink);
         let read = read(&path);
         assert_eq!((read.lines, read.counted(), read.lost), (1, 2, 5));
@@ -378,7 +452,7 @@ mod tests {
         })
         .expect("started");
         for _ in 0..100_000 {
-            sink.send(record(1));
+            sink.send(vec![record(1)]);
         }
         let counts = sink.counts();
         assert!(counts.lost_queue > 90_000, "{counts:?}");
@@ -396,9 +470,12 @@ mod tests {
         })
         .expect("started");
         for i in 0..20_000 {
-            sink.send(record(1 + i % 3));
+            sink.send(vec![record(1 + i % 3)]);
+            if i % 100 == 0 {
+                sink.send(vec![record(1); 5]);
+            }
         }
-        let handed_over: u64 = (0..20_000).map(|i| 1 + i % 3).sum();
+        let handed_over = (0..20_000).map(|i| 1 + i % 3).sum::<u64>() + 5 * 200;
         drop(sink);
         let read = read(&path);
         assert_eq!(
