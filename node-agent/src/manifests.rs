@@ -3,7 +3,7 @@
 //! [`Manifests::load`] reads the directory; everything after the reading is pure:
 //!
 //! ```text
-//! text ─ document ─ object ─ validate ─ collect ─ history ─ Objects
+//! text ─ document ─ object ─ validate ─ claims ─ history ─ Objects
 //! ```
 //!
 //! An object is refused where the API server would refuse it, unknown fields included: a typo in a policy must not
@@ -14,8 +14,11 @@
 //!   ([`Objects::closed_namespaces`], [`Objects::closed_all`]), until its file is mended or removed;
 //! - an object that comes later and cannot be read is not in force, just as if `kubectl apply` had refused it.
 //!
-//! Of two objects of the same kind and name the first is in force, by the names of the files and the place therein.
+//! An object that is in force stays the one that counts while its file has it: a duplicate takes nothing's place. Where
+//! that is not known, at the start, copies of a policy that differ close the pods that it might be about, until one is
+//! left; of other objects the first counts, by the names of the files and the place therein.
 
+mod claims;
 mod document;
 mod history;
 mod locate;
@@ -38,7 +41,7 @@ pub use objects::{LocalPod, NETNS_ANNOTATION, Objects, Origin};
 pub use parse::{Parsed, parse};
 pub use problem::{Effect, ManifestProblem, ProblemCode};
 
-use history::History;
+use history::{Collection, History};
 use locate::Locator;
 
 /// A directory of manifests, and what was read from it so far.
@@ -47,7 +50,7 @@ pub struct Manifests {
     directory: PathBuf,
     /// By file name; parsed again only when the text is another.
     files: BTreeMap<String, (String, Parsed)>,
-    /// The file of each object, and its place among the file's entries.
+    /// The file of each object that is in force as a file says it, and its place among the file's entries.
     entries: BTreeMap<ObjectKey, (String, usize)>,
     locator: Locator,
     history: History,
@@ -89,16 +92,16 @@ impl Manifests {
                 unreadable.push(Parsed::unreadable(None, &error));
             }
         }
-        self.index();
         let parsed = self.files.values().map(|(_, parsed)| parsed).chain(&unreadable);
         let mut parsed: Vec<&Parsed> = parsed.collect();
         parsed.sort_by(|a, b| a.file.cmp(&b.file));
         let (objects, problems) = self.history.merge(&parsed);
+        self.index(&objects);
         (Objects::new(objects, self.history.closed()), problems)
     }
 
-    /// Where a field of an object stands in the files as they were last read; `None` where the object is in none of
-    /// them any more. `field` is like `spec.ports[0].port`.
+    /// Where a field of an object stands in the files as they were last read; `None` where what is in force of the
+    /// object is in none of them. `field` is like `spec.ports[0].port`.
     pub fn place(&self, object: &ObjectKey, field: &str) -> Option<Origin> {
         let (file, index) = self.entries.get(object)?;
         let (text, parsed) = self.files.get(file)?;
@@ -115,15 +118,20 @@ impl Manifests {
         })
     }
 
-    /// Of two objects of the same kind and name the first counts.
-    fn index(&mut self) {
+    fn index(&mut self, in_force: &Collection) {
         self.locator = Locator::default();
         self.entries.clear();
         for (file, (_, parsed)) in &self.files {
             for (i, entry) in parsed.entries.iter().enumerate() {
-                self.entries
-                    .entry(entry.key.clone())
-                    .or_insert_with(|| (file.clone(), i));
+                let stands_here = in_force.get(&entry.key).is_some_and(|stored| {
+                    (&stored.origin.file, stored.origin.document) == (file, entry.document)
+                        && stored.object == entry.object
+                });
+                if stands_here {
+                    self.entries
+                        .entry(entry.key.clone())
+                        .or_insert_with(|| (file.clone(), i));
+                }
             }
         }
     }
@@ -376,5 +384,19 @@ mod tests {
             manifests.place(&ObjectKey::new(Kind::Node, "", "other"), ""),
             None
         );
+
+        // What is in force is where it was, and not in a copy of another mind.
+        write(
+            directory.path(),
+            &[("0.yaml", &format!("{NODE}  labels: {{a: b}}\n"))],
+        );
+        let place = |manifests: &mut Manifests| {
+            manifests.load();
+            let origin = manifests.place(&ObjectKey::new(Kind::Node, "", "n"), "metadata.name");
+            origin.map(|origin| origin.to_string())
+        };
+        assert_eq!(place(&mut manifests), Some("a.yaml:4".to_owned()));
+        write(directory.path(), &[("a.yaml", "{")]);
+        assert_eq!(place(&mut manifests), None);
     }
 }

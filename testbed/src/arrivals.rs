@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::ops::Sub;
 
 use anyhow::{Context, Result};
@@ -23,13 +24,8 @@ pub struct Arrivals {
 impl Place {
     /// What has reached the transport layer here so far, loopback included.
     pub fn arrivals(&self) -> Result<Arrivals> {
-        let (v4, v6) = self.run(|| {
-            // Of the thread: `/proc/net` is the process's own namespace.
-            let read = |file: &str| fs::read_to_string(format!("/proc/thread-self/net/{file}"));
-            (read("snmp"), read("snmp6"))
-        })?;
-        let v4 = counters4(&v4.context("net/snmp")?);
-        let v6 = counters6(&v6.context("net/snmp6")?);
+        let (v4, v6) = self.run(read_at_rest)?.context("the counters of IP")?;
+        let (v4, v6) = (counters4(&v4), counters6(&v6));
         let of =
             |counters: &BTreeMap<String, u64>, name: &str| counters.get(name).copied().unwrap_or_default();
         // The kernel counts TCP of both families in one, and a datagram only once somebody has read it.
@@ -43,6 +39,25 @@ impl Place {
             tcp_sent_again: of(&v4, "Tcp.RetransSegs"),
         })
     }
+}
+
+/// Readings of a busy place, which may never be at rest.
+const READINGS: usize = 20;
+
+/// `net/snmp` and `net/snmp6` as they are twice in a row: a packet that arrives while they are read is in some of the
+/// counters only, and would be taken for one of another protocol.
+fn read_at_rest() -> io::Result<(String, String)> {
+    // Of the thread: `/proc/net` is the process's own namespace.
+    let read = |file: &str| fs::read_to_string(format!("/proc/thread-self/net/{file}"));
+    let mut last = (read("snmp")?, read("snmp6")?);
+    for _ in 1..READINGS {
+        let next = (read("snmp")?, read("snmp6")?);
+        if next == last {
+            break;
+        }
+        last = next;
+    }
+    Ok(last)
 }
 
 impl Sub for Arrivals {

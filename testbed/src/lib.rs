@@ -14,6 +14,7 @@ mod agent;
 mod arrivals;
 mod cgroup;
 mod interrupt;
+mod launch;
 mod manifests;
 pub mod measure;
 mod owner;

@@ -20,9 +20,10 @@ mod tally;
 mod tcp;
 mod udp;
 
+pub use crate::launch::READY;
 pub use half_close::half_close;
 pub use icmp::icmp;
-pub use launch::{READY, RunningStream};
+pub use launch::RunningStream;
 pub use report::{
     Greeting, HalfCloseReport, IcmpReport, Outcome, StreamLine, StreamReport, TcpReport, UdpReport,
 };

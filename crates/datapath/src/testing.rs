@@ -5,6 +5,7 @@
 //! identifications are numbers in the machine's own byte order here.
 
 mod checksum;
+mod full;
 mod header;
 mod samples;
 
@@ -14,6 +15,7 @@ use core::net::IpAddr;
 use core::ops::RangeFrom;
 
 use crate::packet::protocol;
+pub use full::FULL;
 pub use samples::samples;
 
 /// The Ethernet addresses of a frame whose sender and receiver do not matter.

@@ -9,8 +9,8 @@ use weir_datapath::packet::tcp_flags::{ACK, FIN, SYN};
 use weir_datapath::packet::{Packet, protocol, shape};
 use weir_datapath::parse::parse;
 use weir_datapath::testing::{
-    Builder, Extension, arp, echo, echo_reply, ether_type, ethernet, icmp, icmp_error, neighbour_discovery,
-    other, sctp, tcp, udp,
+    Builder, Extension, FULL, arp, echo, echo_reply, ether_type, ethernet, icmp, icmp_error,
+    neighbour_discovery, other, sctp, tcp, udp,
 };
 
 const A4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3));
@@ -25,28 +25,7 @@ const DPORT: u16 = 0x01bb;
 
 /// Parses over what another packet has left, so that a field that is not written shows.
 fn parsed(frame: &[u8]) -> Result<Packet, Reason> {
-    let mut packet = Packet {
-        source: Address([u32::MAX; 4]),
-        destination: Address([u32::MAX; 4]),
-        source_port: u16::MAX,
-        destination_port: u16::MAX,
-        protocol: u8::MAX,
-        family: u8::MAX,
-        shape: u8::MAX,
-        detail: u8::MAX,
-        transport: u16::MAX,
-        quoted: u16::MAX,
-        quoted_transport: u16::MAX,
-        padding: u16::MAX,
-        identification: u32::MAX,
-        padding2: u32::MAX,
-        quoted_source: Address([u32::MAX; 4]),
-        quoted_destination: Address([u32::MAX; 4]),
-        quoted_source_port: u16::MAX,
-        quoted_destination_port: u16::MAX,
-        quoted_protocol: u8::MAX,
-        padding3: [u8::MAX; 3],
-    };
+    let mut packet = FULL;
     parse(frame, &mut packet).map(|()| packet)
 }
 

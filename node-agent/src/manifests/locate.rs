@@ -46,16 +46,25 @@ pub(crate) fn field(path: &[Segment]) -> String {
     text
 }
 
-/// Reads what [`field`] writes.
+/// Reads what [`field`] writes, and keys in brackets, dots and all: `metadata.labels[example.org/a]`.
 pub(crate) fn path(field: &str) -> Vec<Segment> {
     let mut path = Vec::new();
-    for part in field.split('.').filter(|part| !part.is_empty()) {
-        let (key, indices) = part.split_at(part.find('[').unwrap_or(part.len()));
-        if !key.is_empty() {
-            path.push(Segment::Key(key.to_owned()));
+    let mut rest = field;
+    while !rest.is_empty() {
+        let brackets = rest.strip_prefix('[').and_then(|inside| inside.split_once(']'));
+        if let Some((inside, after)) = brackets {
+            path.push(
+                inside
+                    .parse()
+                    .map_or_else(|_| Segment::from(inside), Segment::Index),
+            );
+            rest = after;
+        } else {
+            let key = rest.strip_prefix('.').unwrap_or(rest);
+            let end = key.find(['.', '[']).filter(|&end| end > 0).unwrap_or(key.len());
+            path.push(Segment::from(&key[..end]));
+            rest = &key[end..];
         }
-        let indices = indices.split(['[', ']']).filter_map(|index| index.parse().ok());
-        path.extend(indices.map(Segment::Index));
     }
     path
 }
@@ -256,6 +265,12 @@ mod tests {
             assert_eq!(field(&path(text)), text);
         }
         assert_eq!(path(""), []);
+        let key = |key: &str| Segment::Key(key.to_owned());
+        assert_eq!(
+            path("a[example.org/b].c"),
+            [key("a"), key("example.org/b"), key("c")]
+        );
+        assert_eq!(path("a[b.c"), [key("a"), key("[b.c")]);
     }
 
     #[test]

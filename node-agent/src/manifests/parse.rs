@@ -44,6 +44,8 @@ pub(crate) struct Refusal {
     pub document: usize,
     /// Which object it would have been, where that can be told.
     pub object: Option<ObjectKey>,
+    /// Its `metadata.name`, where that is told.
+    pub name: Option<String>,
     /// The pods that it could have been about.
     pub scope: Scope,
 }
@@ -63,6 +65,7 @@ pub fn parse(file: &str, text: &str) -> Parsed {
                     locator: &locator,
                     parsed: &mut parsed,
                     prefix: &[],
+                    name: None,
                 };
                 reader.read(content, None);
             }
@@ -78,6 +81,7 @@ pub fn parse(file: &str, text: &str) -> Parsed {
                 parsed.refusals.push(Refusal {
                     document: document.number,
                     object: None,
+                    name: None,
                     scope: Scope::All,
                 });
             }
@@ -97,10 +101,18 @@ impl Parsed {
             refusals: vec![Refusal {
                 document: 0,
                 object: None,
+                name: None,
                 scope: Scope::All,
             }],
             problems: vec![problem(&name, 0, None, ProblemCode::Unreadable, &message)],
         }
+    }
+}
+
+impl Refusal {
+    /// Whether it cannot be told which object it is, and it may be this one.
+    pub(crate) fn may_be(&self, key: &ObjectKey) -> bool {
+        self.object.is_none() && self.name.as_ref().is_none_or(|name| *name == key.name)
     }
 }
 
@@ -130,6 +142,8 @@ struct Reader<'a> {
     parsed: &'a mut Parsed,
     /// As [`Entry::path`].
     prefix: &'a [Segment],
+    /// As [`Refusal::name`].
+    name: Option<String>,
 }
 
 /// `apiVersion` and `kind`.
@@ -138,6 +152,8 @@ type Header<'a> = (&'a str, &'a str);
 impl Reader<'_> {
     /// `inherited` is what the items of a typed list are, which need not say so themselves.
     fn read(mut self, value: &Value, inherited: Option<Header<'_>>) {
+        let name = value.get("metadata").and_then(|metadata| metadata.get("name"));
+        self.name = name.and_then(Value::as_str).map(str::to_owned);
         let text = |field: &str| value.get(field).and_then(Value::as_str);
         let header = match (text("apiVersion"), text("kind")) {
             (Some(api_version), Some(kind)) => Some((api_version, kind)),
@@ -181,6 +197,7 @@ impl Reader<'_> {
                 locator: self.locator,
                 parsed: &mut *self.parsed,
                 prefix: &prefix,
+                name: None,
             };
             reader.read(item, inherited);
         }
@@ -261,6 +278,7 @@ impl Reader<'_> {
         let refusal = Refusal {
             document: self.document.number,
             object: object.cloned(),
+            name: self.name.clone(),
             scope,
         };
         if self.parsed.refusals.last() != Some(&refusal) {

@@ -1,16 +1,21 @@
 //! What the API server checks of an object beyond the types of its fields.
 //!
-//! Selectors, ports and CIDRs of policies are not looked at here: [`weir_policy::lower`](mod@weir_policy::lower) reads
-//! them in a way that fails closed, and reports them. Services and EndpointSlices are looked at by
-//! [`services`](crate::services), which leaves out what cannot be.
+//! Of policies only the selectors of NetworkPolicies are looked at here, since what one that is not understood might
+//! select has no bounds. [`weir_policy::lower`](mod@weir_policy::lower) reads ports and CIDRs, and all of
+//! ClusterNetworkPolicies, whose selectors the API server does not check, in a way that fails closed, and reports them.
+//! Services and EndpointSlices are looked at by [`services`](crate::services), which leaves out what cannot be.
 
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Node, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use weir_policy::model::Protocol;
+use weir_policy::lower;
+use weir_policy::model::{PolicyRef, Protocol};
+use weir_policy::problem::Code;
+use weir_policy::snapshot::Labels;
 
-use crate::manifests::locate::Segment;
+use crate::manifests::locate::{self, Segment};
 use crate::manifests::names;
 use crate::manifests::object::Object;
 use crate::services::special;
@@ -34,10 +39,10 @@ pub(crate) fn validate(object: &Object) -> Vec<Invalid> {
     match object {
         Object::Pod(object) => pod(object, &mut invalid),
         Object::Node(object) => node(object, &mut invalid),
+        Object::NetworkPolicy(object) => selectors(object, &mut invalid),
         Object::Namespace(_)
         | Object::Service(_)
         | Object::EndpointSlice(_)
-        | Object::NetworkPolicy(_)
         | Object::ClusterNetworkPolicy(_)
         | Object::FlowLogPolicy(_) => {}
     }
@@ -125,6 +130,19 @@ fn node(node: &Node, invalid: &mut Collector) {
             let message = format!("{:?} is no IP address", entry.address);
             invalid.add(&path!["status", "addresses", i, "address"], message);
         }
+    }
+}
+
+/// What `ValidateLabelSelector` refuses is what cannot be lowered: this is its one judge.
+fn selectors(policy: &NetworkPolicy, invalid: &mut Collector) {
+    let Some(spec) = &policy.spec else { return };
+    let reference = PolicyRef::network_policy("", "");
+    let (_, problems) = lower::network_policy(reference, &Labels::new(), spec);
+    let selectors = problems
+        .into_iter()
+        .filter(|problem| problem.code == Code::InvalidSelector);
+    for problem in selectors {
+        invalid.add(&locate::path(&problem.field), problem.message);
     }
 }
 
@@ -237,6 +255,71 @@ mod tests {
         assert_eq!(
             invalid(Kind::Node, node),
             expected([("status.addresses[1].address", "\"n1\" is no IP address")])
+        );
+    }
+
+    #[test]
+    fn every_selector_of_a_network_policy_is_one() {
+        let selector = |expression: &str| {
+            invalid(
+                Kind::NetworkPolicy,
+                &format!("spec: {{podSelector: {{matchExpressions: [{expression}]}}}}"),
+            )
+        };
+        assert_eq!(
+            selector("{key: a, operator: Exists}, {key: a, operator: In, values: ['']}"),
+            []
+        );
+        let at = "spec.podSelector.matchExpressions[0]";
+        for (expression, field, message) in [
+            (
+                "{key: a, operator: Inn, values: [b]}",
+                ".operator",
+                "\"Inn\" is not one of In, NotIn, Exists, DoesNotExist",
+            ),
+            (
+                "{key: a, operator: NotIn}",
+                ".values",
+                "the operator NotIn needs at least one value",
+            ),
+            (
+                "{key: a, operator: Exists, values: [b]}",
+                ".values",
+                "the operator Exists takes no values",
+            ),
+            (
+                "{key: a b, operator: Exists}",
+                "",
+                "\"a b\" cannot be the key of a label",
+            ),
+            (
+                "{key: a, operator: In, values: [b/c]}",
+                "",
+                "\"b/c\" cannot be the value of a label",
+            ),
+        ] {
+            assert_eq!(
+                selector(expression),
+                expected([(&format!("{at}{field}"), message)])
+            );
+        }
+        let peers = "
+            spec:
+              podSelector: {}
+              ingress: [{ports: [{port: 0}]}, {from: [{namespaceSelector: {matchLabels: {example.org/a: '-'}}}]}]
+              egress: [{to: [{podSelector: {matchLabels: {/: b}}}, {ipBlock: {cidr: x}}]}]";
+        assert_eq!(
+            invalid(Kind::NetworkPolicy, peers),
+            expected([
+                (
+                    "spec.ingress[1].from[0].namespaceSelector.matchLabels.example.org/a",
+                    "\"-\" cannot be the value of a label"
+                ),
+                (
+                    "spec.egress[0].to[0].podSelector.matchLabels./",
+                    "\"/\" cannot be the key of a label"
+                ),
+            ])
         );
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use weir_testbed::traffic::{Protocol, Stream, StreamReport};
+use weir_testbed::traffic::{Protocol, Stream, StreamReport, Tcp};
 
 use crate::address::End;
 use crate::node::{Node, PORT};
@@ -79,7 +79,7 @@ impl Bed {
 #[test]
 fn every_mistake_is_told_of_with_its_place() -> Result<()> {
     let bed = Bed::new("bad-mistakes")?;
-    let files: [(&str, String, &[&str]); 10] = [
+    let files: [(&str, String, &[&str]); 12] = [
         (
             "a-malformed.yaml",
             "kind: [".into(),
@@ -101,7 +101,18 @@ fn every_mistake_is_told_of_with_its_place() -> Result<()> {
                 "podSelector: {matchLabels: {app: server}}\n  ingress:\n  - from:\n    - podSelector: {matchExpressions: [{key: app, operator: Inn, values: [other]}]}",
             ),
             &[
-                "c-selector.yaml:9: NetworkPolicy default/selector: spec.ingress[0].from[0].podSelector.matchExpressions[0].operator: \"Inn\" is not one of In, NotIn, Exists, DoesNotExist",
+                "c-selector.yaml:9: document 1: NetworkPolicy default/selector: spec.ingress[0].from[0].podSelector.matchExpressions[0].operator: \"Inn\" is not one of In, NotIn, Exists, DoesNotExist; nothing of it is in force (InvalidValue)",
+            ],
+        ),
+        // Could be about every pod, and is about none.
+        (
+            "c-subject.yaml",
+            policy(
+                "subject",
+                "podSelector: {matchExpressions: [{key: app, operator: In}]}",
+            ),
+            &[
+                "c-subject.yaml:6: document 1: NetworkPolicy default/subject: spec.podSelector.matchExpressions[0].values: the operator In needs at least one value; nothing of it is in force (InvalidValue)",
             ],
         ),
         (
@@ -136,6 +147,14 @@ fn every_mistake_is_told_of_with_its_place() -> Result<()> {
                 "f-cidr.yaml:11: NetworkPolicy default/cidr: spec.egress[1].to[0].ipBlock.cidr: \"10.244.1.3/16\" has bits set past its prefix length; it is read as 10.244.0.0/16",
                 "f-cidr.yaml:12: NetworkPolicy default/cidr: spec.egress[1].to[1].ipBlock.cidr: \"10.0.0.0/33\" needs a prefix length of 0 to 32",
                 "f-cidr.yaml:13: NetworkPolicy default/cidr: spec.egress[1].to[2].ipBlock.except[0]: 11.0.0.0/24 is not a part of 10.0.0.0/8; it takes out what the two share",
+            ],
+        ),
+        // Before the policy's own file in the order of names.
+        (
+            "g-duplicate.yaml",
+            policy("in", "podSelector: {}\n  ingress: [{}]"),
+            &[
+                "g-duplicate.yaml:1: document 1: NetworkPolicy default/in: metadata.name: it is in networkpolicy-default-in.yaml:1 already, which is the one that counts; nothing of it is in force (Duplicate)",
             ],
         ),
         (
@@ -207,6 +226,15 @@ fn a_broken_edit_changes_nothing() -> Result<()> {
             ],
         ),
         (
+            sound.replace(
+                "  podSelector:\n    matchLabels:\n      app: server",
+                "  podSelector:\n    matchExpressions: [{key: app, operator: Exists, values: [server]}]",
+            ),
+            vec![
+                "networkpolicy-default-in.yaml:13: document 1: NetworkPolicy default/in: spec.podSelector.matchExpressions[0].values: the operator Exists takes no values; the version that was read before stays in force (InvalidValue)",
+            ],
+        ),
+        (
             sound.replace("spec:", "spec: ["),
             vec![
                 "networkpolicy-default-in.yaml:8: document 1: did not find expected node content, while parsing a flow node; the version that was read before stays in force (MalformedYaml)",
@@ -273,6 +301,38 @@ fn a_start_with_a_broken_policy_closes_its_namespace() -> Result<()> {
     bed.node.end()
 }
 
+/// An agent that starts with two policies of one name does not know which of them was in force.
+#[test]
+fn a_start_with_two_policies_of_one_name_closes_their_namespace() -> Result<()> {
+    let mut bed = Bed::new("bad-twice")?;
+    let (file, copy) = ("networkpolicy-default-in.yaml", "g-duplicate.yaml");
+    bed.node.agent.kill9()?;
+    let open = policy("in", "podSelector: {}\n  ingress: [{}]");
+    bed.node.manifests.write(copy, &open)?;
+    bed.node.agent.start_again()?;
+    let closed = [
+        tcp(&bed.client, &bed.server, PORT).silent(),
+        tcp(&bed.other, &bed.server, PORT).silent(),
+        tcp(&bed.node.end, &bed.server, PORT).answered(),
+    ];
+    expect_at_once(&closed)?;
+    bed.told(&[
+        "g-duplicate.yaml:1: document 1: NetworkPolicy default/in: metadata.name: it is in networkpolicy-default-in.yaml:1 too, and differs there; the pods of namespace default are closed until this is mended (Duplicate)",
+        "networkpolicy-default-in.yaml:1: document 1: NetworkPolicy default/in: metadata.name: it is in g-duplicate.yaml:1 too, and differs there; the pods of namespace default are closed until this is mended (Duplicate)",
+    ])?;
+    expect_at_once(&closed)?;
+    bed.node.manifests.remove(copy)?;
+    expect(&[
+        tcp(&bed.client, &bed.server, PORT).answered(),
+        tcp(&bed.other, &bed.server, PORT).silent(),
+    ])?;
+    // From one file to another: what the last one says.
+    bed.node.manifests.write(copy, &open)?;
+    bed.node.manifests.remove(file)?;
+    expect(&[tcp(&bed.other, &bed.server, PORT).answered()])?;
+    bed.node.end()
+}
+
 const RULES: usize = 100_000;
 /// A debug build takes a quarter of a minute.
 const TIME_FOR_RULES: Duration = Duration::from_secs(120);
@@ -307,22 +367,8 @@ fn a_policy_of_very_many_rules_is_programmed_while_traffic_flows() -> Result<()>
         rules,
         "\n  - from: [{{podSelector: {{matchLabels: {{app: other}}}}}}]\n    ports: [{{port: {PORT}}}]"
     );
-    let start = Instant::now();
     bed.node.manifests.write("many.yaml", &policy("many", &rules))?;
-    loop {
-        let report = bed
-            .other
-            .place
-            .tcp(&weir_testbed::traffic::Tcp::to(bed.server.address.at(PORT)[0]))?;
-        if report.greeting.is_some() {
-            break;
-        }
-        ensure!(
-            start.elapsed() < TIME_FOR_RULES,
-            "not in force after {TIME_FOR_RULES:?}"
-        );
-    }
-    let took = start.elapsed();
+    let took = wait_for_rules(&bed, true)?;
     eprintln!("{RULES} rules: in force after {took:?}");
     expect_at_once(&[
         tcp(&bed.client, &bed.server, PORT).answered(),
@@ -330,21 +376,8 @@ fn a_policy_of_very_many_rules_is_programmed_while_traffic_flows() -> Result<()>
         udp(&bed.other, &bed.server, PORT).silent(),
         tcp(&bed.node.outside, &bed.server, PORT).silent(),
     ])?;
-    let start = Instant::now();
     bed.node.manifests.remove("many.yaml")?;
-    loop {
-        let report = bed
-            .other
-            .place
-            .tcp(&weir_testbed::traffic::Tcp::to(bed.server.address.at(PORT)[0]))?;
-        if report.greeting.is_none() {
-            break;
-        }
-        ensure!(
-            start.elapsed() < TIME_FOR_RULES,
-            "still in force after {TIME_FOR_RULES:?}"
-        );
-    }
+    wait_for_rules(&bed, false)?;
     for stream in streams {
         let report = stream.stop()?;
         let sound = StreamReport {
@@ -358,6 +391,19 @@ fn a_policy_of_very_many_rules_is_programmed_while_traffic_flows() -> Result<()>
         assert_eq!(report, sound);
     }
     bed.node.end()
+}
+
+/// Waits until the other client gets in, or does not any more; how long that took.
+fn wait_for_rules(bed: &Bed, in_force: bool) -> Result<Duration> {
+    let start = Instant::now();
+    let request = Tcp::to(bed.server.address.at(PORT)[0]);
+    while bed.other.place.tcp(&request)?.greeting.is_some() != in_force {
+        ensure!(
+            start.elapsed() < TIME_FOR_RULES,
+            "in force, {in_force}: not after {TIME_FOR_RULES:?}"
+        );
+    }
+    Ok(start.elapsed())
 }
 
 fn object(api_version: &str, kind: &str, name: &str, rest: &str) -> String {

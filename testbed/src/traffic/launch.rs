@@ -7,54 +7,42 @@ use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use serde::de::DeserializeOwned;
 
 use super::report::{HalfCloseReport, IcmpReport, StreamLine, StreamReport, TcpReport, UdpReport};
-use super::request::{self, HalfClose, Icmp, Request, Serve, Stream, Tcp, Udp};
+use super::request::{HalfClose, Icmp, Request, Serve, Stream, Tcp, Udp};
+use crate::launch::Launch;
 use crate::place::Place;
 use crate::process::Process;
 use crate::program::program;
 
-/// A server says this once it is bound.
-pub const READY: &str = "ready";
-
 impl Place {
     /// Starts a server and waits until it is bound. It ends when dropped.
     pub fn serve(&self, serve: &Serve) -> Result<Process> {
-        let mut command = self.traffic(&Request::Serve(serve.clone()))?;
-        let mut process = Process::spawn("weir-traffic", command.stdout(Stdio::piped()))?;
-        let output = process.child().stdout.take().context("a server's output")?;
-        let mut line = String::new();
-        BufReader::new(output)
-            .read_line(&mut line)
-            .context("a server's output")?;
-        if line.trim_end() != READY {
-            bail!("{}: server {} did not start", self.netns(), serve.name);
-        }
-        Ok(process)
+        let name = format!("server {}", serve.name);
+        self.traffic(&Request::Serve(serve.clone()))?.serve(&name)
     }
 
     pub fn tcp(&self, tcp: &Tcp) -> Result<TcpReport> {
-        self.ask(&Request::Tcp(tcp.clone()))
+        self.traffic(&Request::Tcp(tcp.clone()))?.report()
     }
 
     pub fn udp(&self, udp: &Udp) -> Result<UdpReport> {
-        self.ask(&Request::Udp(udp.clone()))
+        self.traffic(&Request::Udp(udp.clone()))?.report()
     }
 
     pub fn icmp(&self, icmp: &Icmp) -> Result<IcmpReport> {
-        self.ask(&Request::Icmp(icmp.clone()))
+        self.traffic(&Request::Icmp(icmp.clone()))?.report()
     }
 
     pub fn half_close(&self, half_close: &HalfClose) -> Result<HalfCloseReport> {
-        self.ask(&Request::HalfClose(half_close.clone()))
+        self.traffic(&Request::HalfClose(half_close.clone()))?.report()
     }
 
     /// Starts a stream, to go on while the test does other things.
     pub fn stream(&self, stream: &Stream) -> Result<RunningStream> {
-        let mut command = self.traffic(&Request::Stream(stream.clone()))?;
-        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = Process::spawn("weir-traffic", command)?;
+        let mut launch = self.traffic(&Request::Stream(stream.clone()))?;
+        let command = launch.command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Process::spawn(launch.program, command)?;
         let output = process.child().stdout.take().context("a stream's output")?;
         let last = Arc::new(Mutex::new(None));
         let seen = Arc::clone(&last);
@@ -74,25 +62,9 @@ impl Place {
         })
     }
 
-    fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T> {
-        let output = self.traffic(request)?.output().context("run weir-traffic")?;
-        if !output.status.success() {
-            let problem = String::from_utf8_lossy(&output.stderr);
-            bail!(
-                "{}: weir-traffic: {}: {}",
-                self.netns(),
-                output.status,
-                problem.trim_end()
-            );
-        }
-        let text = String::from_utf8_lossy(&output.stdout);
-        serde_json::from_str(&text).with_context(|| format!("weir-traffic: {text}"))
-    }
-
-    fn traffic(&self, request: &Request) -> Result<std::process::Command> {
-        let mut command = self.command(program("weir-traffic")?);
-        command.args(request::arguments(request)).stdin(Stdio::null());
-        Ok(command)
+    fn traffic(&self, request: &Request) -> Result<Launch> {
+        let command = self.command(program("weir-traffic")?);
+        Ok(Launch::new(self, "weir-traffic", command, request))
     }
 }
 
