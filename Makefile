@@ -2,17 +2,26 @@
 
 CARGO ?= cargo
 
-.PHONY: help setup demo test bench clean
+.PHONY: help setup demo test bench cluster cluster-down e2e clean
 
 help:
-	@echo "make demo    set up this machine, build, and show the main job"
-	@echo "make test    set up this machine, and run every check and test"
-	@echo "make bench   set up this machine, build, and run the benchmarks"
-	@echo "make setup   install what is missing here"
-	@echo "make clean   remove what was built, and what an interrupted run left on this machine"
+	@echo "make demo          set up this machine, build, and show the main job"
+	@echo "make cluster       start a Kubernetes cluster on this machine, with Weir installed"
+	@echo "make cluster-down  end it"
+	@echo "make test          set up this machine, and run every check and test"
+	@echo "make e2e           set up this machine, and run the tests that only a cluster can show"
+	@echo "make bench         set up this machine, build, and run the benchmarks"
+	@echo "make setup         install what is missing here"
+	@echo "make clean         remove what was built, and what an interrupted run left on this machine"
 
-setup demo test bench: .have-cargo
+setup demo test bench e2e: .have-cargo
 	+@$(CARGO) xtask $@
+
+cluster: .have-cargo
+	+@$(CARGO) xtask cluster up
+
+cluster-down: .have-cargo
+	+@$(CARGO) xtask cluster down
 
 clean: .have-cargo
 	+@$(CARGO) xtask clean-up

@@ -63,6 +63,7 @@ impl Load {
             backends: self.backends + OWN_ENTRIES,
             rules: OWN_RULES + self.policy_sets(),
             numbers: self.numbers().len() as u32 + OWN_ENTRIES,
+            non_masquerade: OWN_ENTRIES,
         }
     }
 

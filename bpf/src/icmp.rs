@@ -1,13 +1,12 @@
 //! ICMP errors belong to the connection whose packet they quote.
 
-use weir_abi::address::Address;
 use weir_abi::flow::flow_flags;
 use weir_abi::reason::Reason;
 use weir_datapath::flow;
 
 use crate::scratch::Scratch;
 use crate::skb::Skb;
-use crate::{clock, lookup, slow, subprogram};
+use crate::{clock, lookup, rewrite, slow, subprogram};
 
 /// An error passes if its connection is in the flow table, or else if policy allows the connection either way; it is
 /// translated as its connection's packets are.
@@ -15,10 +14,10 @@ use crate::{clock, lookup, slow, subprogram};
 /// The quoted packet must have been sent by the end that the error goes to (RFC 1122, section 3.2.2).
 #[inline(always)]
 pub fn error(skb: Skb, s: &mut Scratch) -> Reason {
+    slow::set_hop(&mut s.hop, &s.connection.destination_pod);
     if s.packet.quoted_source != s.packet.destination {
         return Reason::UnrelatedError;
     }
-    slow::set_hop(&mut s.hop, &s.connection.destination_pod);
     // From here on the connection is the quoted packet's, whose sender is this one's receiver.
     s.connection.source = s.packet.quoted_source;
     s.connection.destination = s.packet.quoted_destination;
@@ -31,11 +30,11 @@ pub fn error(skb: Skb, s: &mut Scratch) -> Reason {
     if s.value.flags & flow_flags::REWRITE == 0 {
         return Reason::RelatedError;
     }
-    if s.value.flags & flow_flags::REWRITE_DESTINATION != 0 {
-        let backend = lookup::pod(&s.value.rewrite_address);
-        slow::set_hop(&mut s.hop, &backend);
-    }
-    if subprogram::replace_quoted(skb) {
+    let receiver = lookup::pod(&s.value.rewrite_destination);
+    slow::set_hop(&mut s.hop, &receiver);
+    if subprogram::replace_quoted(skb, rewrite::SOURCE)
+        && subprogram::replace_quoted(skb, rewrite::DESTINATION)
+    {
         Reason::RelatedError
     } else {
         Reason::RewriteFailed
@@ -56,8 +55,7 @@ fn is_known(s: &mut Scratch) -> bool {
 
 #[inline(always)]
 fn by_policy(s: &mut Scratch) -> Reason {
-    s.connection.source_pod = s.connection.destination_pod;
-    s.connection.destination_pod = lookup::pod(&s.packet.quoted_destination);
+    subprogram::find_pods();
     if !subprogram::judge().is_forward() {
         // It may quote an answer.
         slow::turn(&mut s.connection);
@@ -66,19 +64,4 @@ fn by_policy(s: &mut Scratch) -> Reason {
         }
     }
     Reason::RelatedError
-}
-
-/// What the outer and the quoted packet have in place of what the entry says, and where: `true` stands for the outer
-/// destination and the quoted source, `false` for the outer source and the quoted destination.
-#[inline(always)]
-pub fn translated_end(s: &Scratch) -> (bool, Address, u16) {
-    if s.value.flags & flow_flags::REWRITE_DESTINATION != 0 {
-        (true, s.packet.quoted_source, s.packet.quoted_source_port)
-    } else {
-        (
-            false,
-            s.packet.quoted_destination,
-            s.packet.quoted_destination_port,
-        )
-    }
 }

@@ -10,6 +10,7 @@ use weir_abi::workload::Workload;
 use weir_datapath::judge::{Connection, Judgement};
 use weir_datapath::tables::Tables;
 
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::maps::lpm_trie::Key;
 
 use crate::maps;
@@ -145,16 +146,34 @@ pub fn store_flow(s: &Scratch) {
     }
 }
 
-/// Adds an entry of the copy: to the table, or to the spill where that has no room.
-#[inline(always)]
-pub fn insert_flow(s: &Scratch) -> bool {
-    let inserted = if s.packet.family == 4 {
-        maps::FLOWS4.insert(&s.key4, &s.value, 0).is_ok()
-    } else {
-        maps::FLOWS6.insert(&s.key6, &s.value, 0).is_ok()
-    };
-    inserted || spill(s)
+/// What came of adding an entry.
+pub mod inserted {
+    pub const YES: u32 = 0;
+    /// Another flow has the key.
+    pub const TAKEN: u32 = 1;
+    pub const NO_ROOM: u32 = 2;
 }
+
+/// Adds an entry of the copy: to the table, or to the spill where that has no room. `flags` are the kernel's:
+/// [`ANY`] or [`ONLY_NEW`].
+#[inline(always)]
+pub fn insert_flow(s: &Scratch, flags: u64) -> u32 {
+    let result = if s.packet.family == 4 {
+        maps::FLOWS4.insert(&s.key4, &s.value, flags)
+    } else {
+        maps::FLOWS6.insert(&s.key6, &s.value, flags)
+    };
+    match result {
+        Ok(()) => inserted::YES,
+        Err(EEXIST) => inserted::TAKEN,
+        Err(_) if spill(s) => inserted::YES,
+        Err(_) => inserted::NO_ROOM,
+    }
+}
+
+pub const ANY: u64 = BPF_ANY as u64;
+pub const ONLY_NEW: u64 = BPF_NOEXIST as u64;
+const EEXIST: i32 = -17;
 
 #[inline(always)]
 fn spill(s: &Scratch) -> bool {

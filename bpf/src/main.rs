@@ -16,6 +16,7 @@ mod hooks;
 mod icmp;
 mod lookup;
 mod maps;
+mod masquerade;
 mod record;
 mod rewrite;
 mod scratch;

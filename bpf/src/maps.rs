@@ -5,7 +5,7 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use weir_abi::address::{Address, AddressValue};
-use weir_abi::config::{Control, LogBudget};
+use weir_abi::config::{Control, LogBudget, Masquerade};
 use weir_abi::flow::{FlowKey4, FlowKey6, FlowValue, FragmentKey, FragmentValue};
 use weir_abi::policy::{NumberKey, NumberValue, PolicyKey, PolicyValue, PortKey, PortValue, RuleCount};
 use weir_abi::reason::REASONS;
@@ -45,6 +45,12 @@ pub static SERVICES: HashMap<ServiceKey, ServiceValue> = HashMap::with_max_entri
 pub static BACKENDS: Array<Backend> = Array::with_max_entries(16_384, 0);
 #[map(name = "sockets")]
 pub static SOCKETS: LruHashMap<SocketKey, SocketValue> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Destinations outside that pods speak to as themselves.
+#[map(name = "non_masquerade")]
+pub static NON_MASQUERADE: LpmTrie<[u32; 4], u32> = LpmTrie::with_max_entries(1_024, BPF_F_NO_PREALLOC);
+#[map(name = "masquerade")]
+pub static MASQUERADE: Array<Masquerade> = Array::with_max_entries(1, 0);
 
 #[map(name = "control")]
 pub static CONTROL: Array<Control> = Array::with_max_entries(1, 0);

@@ -8,7 +8,7 @@ use weir_abi::policy::NO_RULE;
 use weir_abi::reason::Reason;
 use weir_abi::workload::{Workload, workload_flags};
 
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, translated};
 use crate::{clock, lookup, maps, subprogram};
 
 /// A packet was denied. Always counted, and reported if the FlowLogPolicies of the end whose policy denied it say so.
@@ -145,7 +145,7 @@ pub fn emit(s: &Scratch, reason: u32, flags: u32) -> bool {
         (*event).source_port = s.connection.source_port;
         (*event).destination_port = s.connection.destination_port;
         (*event).padding = 0;
-        if s.translated != 0 {
+        if s.translated & translated::DESTINATION != 0 {
             (*event).service = s.packet.destination;
             (*event).service_port = s.packet.destination_port;
         } else {

@@ -17,7 +17,7 @@ use weir_datapath::service::{self, Destination};
 use crate::exit::Verdict;
 use crate::hook::Hook;
 use crate::lookup::{self, Kernel};
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, translated};
 use crate::skb::Skb;
 use crate::{clock, fragment, rewrite, subprogram};
 
@@ -49,7 +49,11 @@ fn by_shape(skb: Skb, hook: Hook, s: &mut Scratch) -> Verdict {
         return verdict;
     }
     let reason = if s.packet.shape == shape::ICMP_ERROR {
-        subprogram::icmp_error(skb)
+        match subprogram::icmp_error(skb) {
+            // About what the node itself has sent.
+            _ if hook == Hook::FromWire && !is_local(s.hop.ifindex) => Reason::NotForPod,
+            reason => reason,
+        }
     } else {
         by_flow(skb, hook, s)
     };
@@ -67,9 +71,15 @@ pub fn set_connection(s: &mut Scratch) {
     s.connection.source_port = s.packet.source_port;
     s.connection.destination_port = s.packet.destination_port;
     s.connection.protocol = s.packet.protocol;
-    s.connection.source_pod = lookup::pod(&s.packet.source);
-    s.connection.destination_pod = lookup::pod(&s.packet.destination);
     s.translated = 0;
+    subprogram::find_pods();
+}
+
+/// Who of this node's pods the connection's ends are.
+#[inline(always)]
+pub fn find_pods(s: &mut Scratch) {
+    s.connection.source_pod = lookup::pod(&s.connection.source);
+    s.connection.destination_pod = lookup::pod(&s.connection.destination);
 }
 
 /// A pod sends from its own addresses only, and nobody else sends from them; what is not for a pod of ours is none
@@ -95,7 +105,9 @@ fn check_ends(skb: Skb, hook: Hook, s: &Scratch) -> Option<Verdict> {
         }
         Hook::FromWire => {
             if !c.is_to_pod() {
-                return Some(Verdict::pass(Reason::NotForPod));
+                // It may still be for a pod that speaks, or is spoken to, by an address of the node's. Not if it
+                // pretends to come from a pod of this node.
+                return c.is_from_pod().then_some(Verdict::pass(Reason::NotForPod));
             }
         }
     }
@@ -129,13 +141,19 @@ fn by_flow(skb: Skb, hook: Hook, s: &Scratch) -> Reason {
             }
         }
         Ok(Step::Open) => {
-            let reason = subprogram::open(hook == Hook::FromPod);
+            let reason = subprogram::open(hook);
             match reason {
+                // The node speaks to its pods from within.
+                Reason::LocalNode if hook == Hook::FromWire => Reason::SourceNotOwn,
                 // Without an entry: always allowed, and nothing to translate on the way back.
                 Reason::LocalNode if s.translated == 0 => reason,
+                Reason::NotForPod => reason,
                 _ if reason.is_forward() => subprogram::admit(skb, reason),
                 _ => reason,
             }
+        }
+        Err(Reason::FragmentUnknown) if !s.connection.is_from_pod() && !s.connection.is_to_pod() => {
+            Reason::NotForPod
         }
         Err(reason) => reason,
     }
@@ -243,9 +261,18 @@ fn deliver(skb: Skb, hook: Hook, hop: &Hop, reason: Reason) -> Verdict {
 pub fn rejudge(s: &mut Scratch) -> Reason {
     if !is_from_opener(s) {
         turn(&mut s.connection);
-    } else if s.flags & flow_flags::REWRITE_DESTINATION != 0 {
-        let (address, port) = (s.value.rewrite_address, s.value.rewrite_port);
-        translate(s, &address, port);
+        if s.flags & flow_flags::REWRITE_TO_OPENER != 0 {
+            s.connection.source = s.value.rewrite_destination;
+            s.connection.source_port = s.value.rewrite_destination_port;
+            subprogram::find_pods();
+        }
+    } else if s.flags & flow_flags::REWRITE_FROM_OPENER != 0 {
+        let (address, port) = (s.value.rewrite_destination, s.value.rewrite_destination_port);
+        if address != s.packet.destination
+            || port != s.packet.destination_port && rewrite::has_port(s.packet.protocol)
+        {
+            translate(s, &address, port);
+        }
     }
     let reason = subprogram::judge();
     if !reason.is_forward() {
@@ -268,8 +295,8 @@ pub fn turn(connection: &mut Connection) {
 pub fn translate(s: &mut Scratch, backend: &Address, port: u16) {
     s.connection.destination = *backend;
     s.connection.destination_port = port;
-    s.connection.destination_pod = lookup::pod(backend);
-    s.translated = 1;
+    subprogram::find_pods();
+    s.translated = translated::DESTINATION;
 }
 
 /// Writes what was judged into the copy of the flow entry.
@@ -296,10 +323,10 @@ pub fn set_hop(hop: &mut Hop, pod: &Workload) {
     hop.source_mac = pod.host_mac;
 }
 
-/// No valid entry: Service, then policy.
+/// No valid entry: Service, then policy, then the outside.
 #[inline(always)]
-pub fn open(s: &mut Scratch, from_pod: bool) -> Reason {
-    if from_pod {
+pub fn open(s: &mut Scratch, hook: Hook) -> Reason {
+    if hook == Hook::FromPod || !s.connection.is_to_pod() {
         // SAFETY: a helper without arguments.
         let choice = unsafe { bpf_get_prandom_u32() };
         let c = &s.connection;
@@ -316,17 +343,18 @@ pub fn open(s: &mut Scratch, from_pod: bool) -> Reason {
     }
     let reason = subprogram::judge();
     set_hop(&mut s.hop, &s.connection.destination_pod);
-    if reason.is_forward() {
-        return reason;
+    if !reason.is_forward() {
+        subprogram::denied(reason);
+    } else if hook == Hook::FromPod && !is_local(s.hop.ifindex) && reason != Reason::LocalNode {
+        subprogram::choose_masquerade();
     }
-    subprogram::denied(reason);
     reason
 }
 
 /// Policy allows it: remember the connection. `reason` comes back, or the one for which that was impossible.
 #[inline(always)]
 pub fn admit(skb: Skb, s: &mut Scratch, reason: Reason) -> Reason {
-    let mut flags = if s.arrival.from_low {
+    let flags = if s.arrival.from_low {
         0
     } else {
         flow_flags::OPENED_BY_HIGH
@@ -335,21 +363,14 @@ pub fn admit(skb: Skb, s: &mut Scratch, reason: Reason) -> Reason {
     // connection that had no entry, or has none any more.
     let picked_up = s.arrival.is_tcp() && s.arrival.tcp_flags & tcp_flags::SYN == 0;
     if s.translated != 0 {
-        flags |= flow_flags::REWRITE_DESTINATION;
-    }
-    fill_value(s, flags);
-    if s.translated != 0 {
-        if !subprogram::insert_flow() {
-            return Reason::FlowTableFull;
+        if let Some(refused) = subprogram::remember(flags) {
+            return refused;
         }
-        if !subprogram::remember() {
-            forget(s);
-            return Reason::FlowTableFull;
-        }
-        if !subprogram::replace(skb, true) {
+        if !subprogram::replace_ends(skb) {
             return Reason::RewriteFailed;
         }
     } else if !s.arrival.ends() {
+        fill_value(s, flags);
         // Without an entry the next packet is judged like this one.
         let _ = subprogram::insert_flow();
     }
@@ -359,21 +380,14 @@ pub fn admit(skb: Skb, s: &mut Scratch, reason: Reason) -> Reason {
     reason
 }
 
-/// Removes the entry of the packet's own key: translated with no way back is worse than not at all.
-#[inline(always)]
-fn forget(s: &mut Scratch) {
-    s.connection.destination = s.packet.destination;
-    s.connection.destination_port = s.packet.destination_port;
-    let _ = subprogram::key();
-    subprogram::remove_flow();
-}
-
+/// Fills the copy for the connection as it stands in the scratch.
 #[inline(always)]
 pub fn fill_value(s: &mut Scratch, flags: u32) {
     s.value.seen = s.arrival.now;
     s.value.flags = flags;
-    s.value.padding = 0;
-    s.value.rewrite_address = s.connection.destination;
-    s.value.rewrite_port = s.connection.destination_port;
+    s.value.rewrite_source = s.connection.source;
+    s.value.rewrite_source_port = s.connection.source_port;
+    s.value.rewrite_destination = s.connection.destination;
+    s.value.rewrite_destination_port = s.connection.destination_port;
     subprogram::set_decision(flags);
 }

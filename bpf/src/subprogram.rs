@@ -8,9 +8,10 @@ use weir_datapath::flow::Step;
 use weir_datapath::judge::{self, Connection, Judgement};
 use weir_datapath::parse;
 
+use crate::hook::Hook;
 use crate::lookup::{self, Kernel};
 use crate::skb::Skb;
-use crate::{icmp, record, rewrite, slow};
+use crate::{icmp, masquerade, record, rewrite, slow};
 
 /// Returned where there is no reason to drop.
 const NONE: u32 = u8::MAX as u32;
@@ -41,6 +42,12 @@ pub fn set_connection() {
     weir_set_connection();
 }
 
+/// See [`slow::find_pods`].
+#[inline(always)]
+pub fn find_pods() {
+    weir_find_pods();
+}
+
 /// See [`icmp::error`].
 #[inline(always)]
 pub fn icmp_error(skb: Skb) -> Reason {
@@ -49,8 +56,8 @@ pub fn icmp_error(skb: Skb) -> Reason {
 
 /// See [`rewrite::replace_quoted`].
 #[inline(always)]
-pub fn replace_quoted(skb: Skb) -> bool {
-    weir_replace_quoted(skb.0) != 0
+pub fn replace_quoted(skb: Skb, side: u32) -> bool {
+    weir_replace_quoted(skb.0, side) != 0
 }
 
 /// See [`slow::find`].
@@ -79,8 +86,8 @@ pub fn rejudge() -> Reason {
 
 /// See [`slow::open`].
 #[inline(always)]
-pub fn open(from_pod: bool) -> Reason {
-    reason_from(weir_open(from_pod as u32))
+pub fn open(hook: Hook) -> Reason {
+    reason_from(weir_open(hook as u32))
 }
 
 /// See [`slow::admit`].
@@ -113,8 +120,20 @@ pub fn emit(reason: Reason, flags: u32) -> bool {
 
 /// See [`rewrite::replace`].
 #[inline(always)]
-pub fn replace(skb: Skb, destination: bool) -> bool {
-    weir_replace(skb.0, destination as u32) != 0
+pub fn replace(skb: Skb, side: u32) -> bool {
+    weir_replace(skb.0, side) != 0
+}
+
+/// See [`rewrite::find_fields`].
+#[inline(always)]
+pub fn find_fields(side: u32) {
+    weir_find_fields(side);
+}
+
+/// See [`rewrite::replace_ends`].
+#[inline(always)]
+pub fn replace_ends(skb: Skb) -> bool {
+    weir_replace_ends(skb.0) != 0
 }
 
 /// See [`slow::key`].
@@ -138,7 +157,13 @@ pub fn store_flow() {
 /// See [`lookup::insert_flow`].
 #[inline(always)]
 pub fn insert_flow() -> bool {
-    weir_insert_flow() != 0
+    weir_insert_flow(lookup::ANY) == lookup::inserted::YES
+}
+
+/// As [`insert_flow`], if nobody has the key; one of [`lookup::inserted`].
+#[inline(always)]
+pub fn claim_flow() -> u32 {
+    weir_insert_flow(lookup::ONLY_NEW)
 }
 
 /// See [`lookup::remove_flow`].
@@ -149,14 +174,60 @@ pub fn remove_flow() {
 
 /// See [`rewrite::remember`].
 #[inline(always)]
-pub fn remember() -> bool {
-    weir_remember() != 0
+pub fn remember(flags: u32) -> Option<Reason> {
+    refusal_from(weir_remember(flags))
+}
+
+/// See [`rewrite::remember_way_back`].
+#[inline(always)]
+pub fn remember_way_back() -> Option<Reason> {
+    if weir_remember_way_back() != 0 {
+        None
+    } else {
+        Some(Reason::FlowTableFull)
+    }
+}
+
+/// See [`rewrite::fill_way_back`].
+#[inline(always)]
+pub fn fill_way_back(from_low: bool) {
+    weir_fill_way_back(from_low as u32);
+}
+
+/// See [`masquerade::choose`].
+#[inline(always)]
+pub fn choose_masquerade() {
+    weir_choose_masquerade();
+}
+
+/// See [`masquerade::claim`].
+#[inline(always)]
+pub fn claim_port() -> Option<Reason> {
+    refusal_from(weir_claim_port())
+}
+
+/// See [`masquerade::try_ports`].
+#[inline(always)]
+pub fn try_ports(number: u32) -> u32 {
+    weir_try_ports(number)
+}
+
+/// See [`masquerade::try_port`].
+#[inline(always)]
+pub fn try_port(number: u32) -> u32 {
+    weir_try_port(number)
+}
+
+/// See [`masquerade::pick_port`].
+#[inline(always)]
+pub fn pick_port(number: u32) -> bool {
+    weir_pick_port(number) != 0
 }
 
 /// See [`rewrite::share`].
 #[inline(always)]
-pub fn share(from_opener: bool) {
-    weir_share(from_opener as u32);
+pub fn share() {
+    weir_share();
 }
 
 /// See [`record::denied`].
@@ -181,6 +252,20 @@ pub fn count(rule: u32, bits: u32) {
 #[inline(always)]
 pub fn set_decision(flags: u32) {
     weir_set_decision(flags);
+}
+
+#[inline(always)]
+fn refusal(reason: Option<Reason>) -> u32 {
+    reason.map_or(NONE, |reason| reason as u32)
+}
+
+#[inline(always)]
+fn refusal_from(number: u32) -> Option<Reason> {
+    if number == NONE {
+        None
+    } else {
+        Some(reason_from(number))
+    }
 }
 
 #[inline(always)]
@@ -218,6 +303,14 @@ pub extern "C" fn weir_set_connection() -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+pub extern "C" fn weir_find_pods() -> u32 {
+    let Some(s) = lookup::scratch() else { return 0 };
+    slow::find_pods(s);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 pub extern "C" fn weir_icmp_error(skb: *mut __sk_buff) -> u32 {
     let Some(s) = lookup::scratch() else {
         return Reason::Internal as u32;
@@ -227,9 +320,9 @@ pub extern "C" fn weir_icmp_error(skb: *mut __sk_buff) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_replace_quoted(skb: *mut __sk_buff) -> u32 {
+pub extern "C" fn weir_replace_quoted(skb: *mut __sk_buff, side: u32) -> u32 {
     let Some(s) = lookup::scratch() else { return 0 };
-    rewrite::replace_quoted(Skb(skb), s) as u32
+    rewrite::replace_quoted(Skb(skb), s, side) as u32
 }
 
 #[unsafe(no_mangle)]
@@ -267,11 +360,11 @@ pub extern "C" fn weir_rejudge() -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_open(from_pod: u32) -> u32 {
+pub extern "C" fn weir_open(hook: u32) -> u32 {
     let Some(s) = lookup::scratch() else {
         return Reason::Internal as u32;
     };
-    slow::open(s, from_pod != 0) as u32
+    slow::open(s, Hook::from_number(hook)) as u32
 }
 
 #[unsafe(no_mangle)]
@@ -318,9 +411,24 @@ pub extern "C" fn weir_emit(reason: u32, flags: u32) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_replace(skb: *mut __sk_buff, destination: u32) -> u32 {
+pub extern "C" fn weir_replace(skb: *mut __sk_buff, side: u32) -> u32 {
     let Some(s) = lookup::scratch() else { return 0 };
-    rewrite::replace(Skb(skb), s, destination) as u32
+    rewrite::replace(Skb(skb), s, side) as u32
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_find_fields(side: u32) -> u32 {
+    let Some(s) = lookup::scratch() else { return 0 };
+    rewrite::find_fields(s, side);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_replace_ends(skb: *mut __sk_buff) -> u32 {
+    let Some(s) = lookup::scratch() else { return 0 };
+    rewrite::replace_ends(Skb(skb), s) as u32
 }
 
 #[unsafe(no_mangle)]
@@ -347,9 +455,11 @@ pub extern "C" fn weir_store_flow() -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_insert_flow() -> u32 {
-    let Some(s) = lookup::scratch() else { return 0 };
-    lookup::insert_flow(s) as u32
+pub extern "C" fn weir_insert_flow(flags: u64) -> u32 {
+    let Some(s) = lookup::scratch() else {
+        return lookup::inserted::NO_ROOM;
+    };
+    lookup::insert_flow(s, flags)
 }
 
 #[unsafe(no_mangle)]
@@ -362,16 +472,68 @@ pub extern "C" fn weir_remove_flow() -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_remember() -> u32 {
-    let Some(s) = lookup::scratch() else { return 0 };
-    rewrite::remember(s) as u32
+pub extern "C" fn weir_remember(flags: u32) -> u32 {
+    let Some(s) = lookup::scratch() else {
+        return Reason::Internal as u32;
+    };
+    refusal(rewrite::remember(s, flags))
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_share(from_opener: u32) -> u32 {
+pub extern "C" fn weir_remember_way_back() -> u32 {
+    rewrite::remember_way_back() as u32
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_fill_way_back(from_low: u32) -> u32 {
     let Some(s) = lookup::scratch() else { return 0 };
-    rewrite::share(s, from_opener != 0);
+    rewrite::fill_way_back(s, from_low != 0);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_choose_masquerade() -> u32 {
+    let Some(s) = lookup::scratch() else { return 0 };
+    masquerade::choose(s);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_claim_port() -> u32 {
+    refusal(masquerade::claim())
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_try_ports(number: u32) -> u32 {
+    masquerade::try_ports(number)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_try_port(number: u32) -> u32 {
+    let Some(s) = lookup::scratch() else {
+        return masquerade::attempt::NO_CHOICE;
+    };
+    masquerade::try_port(s, number)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_pick_port(number: u32) -> u32 {
+    let Some(s) = lookup::scratch() else { return 0 };
+    masquerade::pick_port(s, number) as u32
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_share() -> u32 {
+    let Some(s) = lookup::scratch() else { return 0 };
+    rewrite::share(s);
     0
 }
 

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::io;
 
 use weir_abi::address::{Address, AddressValue, CidrKey};
+use weir_abi::config::Masquerade;
 use weir_abi::policy::{NumberKey, NumberValue, PolicyKey, PolicyValue, PortKey, PortValue};
 use weir_abi::service::{Backend, ServiceKey, ServiceValue};
 use weir_abi::workload::Workload;
 
-use crate::table::{Addresses, Backends, Cidrs, Maps, Numbers, Policy, Ports, Services, Workloads};
+use crate::table::{
+    Addresses, Backends, Cidrs, Maps, Masquerades, NonMasquerade, Numbers, Policy, Ports, Services, Workloads,
+};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Contents {
@@ -19,6 +22,8 @@ pub struct Contents {
     pub ports: BTreeMap<PortKey, PortValue>,
     pub services: BTreeMap<ServiceKey, ServiceValue>,
     pub backends: BTreeMap<u32, Backend>,
+    pub non_masquerade: BTreeMap<CidrKey, u32>,
+    pub masquerade: BTreeMap<u32, Masquerade>,
     pub numbers: BTreeMap<NumberKey, NumberValue>,
 }
 
@@ -37,6 +42,8 @@ impl Contents {
             ports: maps.read::<Ports>()?,
             services: maps.read::<Services>()?,
             backends: maps.read::<Backends>()?,
+            non_masquerade: maps.read::<NonMasquerade>()?,
+            masquerade: maps.read::<Masquerades>()?,
             numbers: maps.read::<Numbers>()?,
         })
     }

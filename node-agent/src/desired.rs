@@ -22,6 +22,7 @@ use weir_policy::snapshot::PodId;
 
 use crate::contents::Contents;
 use crate::log_wishes::LogWishes;
+use crate::network::{self, NetworkSettings};
 use crate::numbers;
 use crate::plan::{Owner, Plan};
 use crate::services::ServicePort;
@@ -45,6 +46,7 @@ pub struct Inputs<'a> {
     pub services: &'a [ServicePort],
     /// Addresses of this node that no object names.
     pub own_addresses: &'a BTreeSet<IpAddr>,
+    pub network: &'a NetworkSettings,
     /// Rule numbers are below this.
     pub rule_capacity: u32,
 }
@@ -79,6 +81,8 @@ pub fn desired(inputs: &Inputs<'_>, actual: &Contents) -> Result<Desired, TooMan
     let mut contents = Contents {
         addresses: addresses(inputs),
         cidrs: cidrs.entries.clone(),
+        non_masquerade: network::non_masquerade(inputs.network),
+        masquerade: network::masquerade(inputs.network),
         ports: tables.entries.clone(),
         numbers: numbers::entries(number_space::RULE, &rules.numbers)
             .chain(numbers::entries(

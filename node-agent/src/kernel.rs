@@ -151,7 +151,11 @@ impl Kernel {
 }
 
 fn prepare(home: &Home, config: &Config, abilities: Abilities) -> Result<Generation> {
-    let globals = Globals { abilities };
+    let globals = Globals {
+        abilities,
+        // Before 5.14 nobody can ask; an agent is then taken to run in the kernel's first namespace.
+        node_netns: sys::netns_cookie().unwrap_or_default(),
+    };
     Generation::prepare(home, config.object, globals, &config.capacities)
         .context("loading the programs (those that run already are not touched)")
 }

@@ -6,7 +6,7 @@ use weir_abi::workload::workload_flags;
 use weir_policy::identity::{IdentityKey, NamedPorts};
 use weir_policy::lower::FlowLog;
 use weir_policy::resolved::{Direction, Verdict};
-use weir_policy::snapshot::{NAMESPACE_NAME_LABEL, Pod, PodId, Snapshot};
+use weir_policy::snapshot::{Labels, NAMESPACE_NAME_LABEL, PodId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogWishes {
@@ -16,10 +16,16 @@ pub struct LogWishes {
     pub allow_every: u32,
 }
 
-/// The wishes of all policies that select the pod.
+/// The wishes of all policies that select the pod, whose labels these are and its namespace's: all of them, and not
+/// only those that network policies look at.
 #[must_use]
-pub fn log_wishes(snapshot: &Snapshot, id: &PodId, pod: &Pod, logs: &BTreeMap<String, FlowLog>) -> LogWishes {
-    let key = whole_key(snapshot, id, pod);
+pub fn log_wishes(
+    id: &PodId,
+    labels: &Labels,
+    namespace_labels: &Labels,
+    logs: &BTreeMap<String, FlowLog>,
+) -> LogWishes {
+    let key = whole_key(id, labels, namespace_labels);
     let mut wishes = LogWishes::default();
     for log in logs.values() {
         if !log.subject.as_ref().is_some_and(|subject| subject.matches(&key)) {
@@ -50,17 +56,12 @@ fn flag(direction: Direction, verdict: Verdict) -> u32 {
     }
 }
 
-/// All labels, and not only those that network policies look at.
-fn whole_key(snapshot: &Snapshot, id: &PodId, pod: &Pod) -> IdentityKey {
-    let mut namespace_labels = snapshot
-        .namespaces
-        .get(&id.namespace)
-        .cloned()
-        .unwrap_or_default();
+fn whole_key(id: &PodId, labels: &Labels, namespace_labels: &Labels) -> IdentityKey {
+    let mut namespace_labels = namespace_labels.clone();
     namespace_labels.insert(NAMESPACE_NAME_LABEL.to_owned(), id.namespace.clone());
     IdentityKey {
         namespace: id.namespace.clone(),
-        pod_labels: pod.labels.clone(),
+        pod_labels: labels.clone(),
         namespace_labels,
         named_ports: NamedPorts::new(),
     }

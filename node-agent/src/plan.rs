@@ -59,7 +59,8 @@ pub fn plan(snapshot: &Snapshot, node: &str, existing: &BTreeMap<NumberKey, Numb
     )
     .unwrap_or_default();
     let number = |key: &IdentityKey| identity_numbers[&distinct[key]];
-    let identities = distinct.keys().map(|key| ((*key).clone(), number(key))).collect();
+    let identities: BTreeMap<IdentityKey, IdentityNumber> =
+        distinct.keys().map(|key| ((*key).clone(), number(key))).collect();
     let is_local = |id: &PodId| snapshot.pods.get(id).is_some_and(|pod| pod.node == node);
     let local = keys
         .iter()
@@ -74,14 +75,19 @@ pub fn plan(snapshot: &Snapshot, node: &str, existing: &BTreeMap<NumberKey, Numb
     Plan {
         resolved,
         pods: keys.iter().map(|(id, key)| (id.clone(), number(key))).collect(),
-        addresses: owners(snapshot, node, keys.keys()),
+        addresses: owners(
+            node,
+            snapshot.nodes.iter().map(|(name, node)| (name, &node.addresses)),
+            keys.keys().map(|id| (id, &snapshot.pods[id].addresses)),
+        ),
         flow_logs: lowered.flow_logs,
         problems: lowered.problems,
         identity_numbers,
     }
 }
 
-fn identity_digest(key: &IdentityKey) -> Digest {
+/// What an identity is known by in the kernel's map of numbers.
+pub(crate) fn identity_digest(key: &IdentityKey) -> Digest {
     let mut parts = vec![key.namespace.clone()];
     for labels in [&key.pod_labels, &key.namespace_labels] {
         parts.push(labels.len().to_string());
@@ -102,24 +108,25 @@ fn identity_digest(key: &IdentityKey) -> Digest {
     digest(parts.iter().map(String::as_str))
 }
 
-fn owners<'a>(
-    snapshot: &Snapshot,
-    node: &str,
-    pods: impl Iterator<Item = &'a PodId>,
+/// Who has each address: the node among those that claim it, or else the first of the pods.
+pub(crate) fn owners<'a>(
+    this_node: &str,
+    nodes: impl Iterator<Item = (&'a String, &'a Vec<IpAddr>)>,
+    pods: impl Iterator<Item = (&'a PodId, &'a Vec<IpAddr>)>,
 ) -> BTreeMap<IpAddr, Owner> {
     let mut owners = BTreeMap::new();
-    for (name, object) in &snapshot.nodes {
-        let owner = if name == node {
+    for (name, addresses) in nodes {
+        let owner = if name == this_node {
             Owner::ThisNode
         } else {
             Owner::OtherNode(name.clone())
         };
-        for address in &object.addresses {
+        for address in addresses {
             owners.entry(*address).or_insert_with(|| owner.clone());
         }
     }
-    for id in pods {
-        for address in &snapshot.pods[id].addresses {
+    for (id, addresses) in pods {
+        for address in addresses {
             owners.entry(*address).or_insert_with(|| Owner::Pod(id.clone()));
         }
     }

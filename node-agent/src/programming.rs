@@ -12,6 +12,7 @@ use weir_policy::snapshot::PodId;
 use crate::contents::Contents;
 use crate::desired::{Desired, Inputs, LocalPod, TooManyRules, desired};
 use crate::kernel::{Capacities, Config, Kernel};
+use crate::network::NetworkSettings;
 use crate::plan::Plan;
 use crate::services::ServicePort;
 use crate::sync::{Sync, Written};
@@ -25,6 +26,7 @@ pub struct Programming {
     capacities: Capacities,
     /// What each rule number stands for.
     rules: BTreeMap<u32, Cause>,
+    network: NetworkSettings,
 }
 
 impl Programming {
@@ -48,7 +50,45 @@ impl Programming {
             sync: Sync::default(),
             capacities,
             rules: BTreeMap::new(),
+            network: NetworkSettings::default(),
         })
+    }
+
+    /// What [`program`](Self::program) does from here on; nothing changes by this alone. Connections that live keep
+    /// the address that they have.
+    pub fn set_network(&mut self, network: NetworkSettings) {
+        self.network = network;
+    }
+
+    /// Gives the flow tables another size, while they are in use.
+    ///
+    /// # Errors
+    ///
+    /// As [`Kernel::grow`].
+    pub fn set_flows(&mut self, flows: u32) -> Result<()> {
+        if flows == self.capacities.flows {
+            return Ok(());
+        }
+        self.grow(Capacities {
+            flows,
+            ..self.capacities
+        })
+    }
+
+    /// `log_budget` is in records a second and CPU.
+    ///
+    /// # Errors
+    ///
+    /// If the map cannot be read or written.
+    pub fn set_log_budget(&mut self, log_budget: u32) -> Result<()> {
+        let control = self.kernel.control()?;
+        if control.log_budget != log_budget {
+            self.kernel.set_control(Control {
+                log_budget,
+                ..control
+            })?;
+        }
+        Ok(())
     }
 
     /// The numbers that were given so far.
@@ -83,6 +123,7 @@ impl Programming {
                 pods,
                 services,
                 own_addresses,
+                network: &self.network,
                 rule_capacity,
             };
             match desired(&inputs, self.sync.actual(&self.kernel)?) {
@@ -125,6 +166,7 @@ impl Programming {
             services: now.services.max(needed.services),
             backends: now.backends.max(needed.backends),
             numbers: now.numbers.max(needed.numbers),
+            non_masquerade: now.non_masquerade.max(needed.non_masquerade),
             ..now
         };
         if next == now { Ok(()) } else { self.grow(next) }
@@ -153,6 +195,7 @@ fn needed(actual: &Contents, wanted: &Contents) -> Capacities {
                 .map_or(0, |(index, _)| *index as usize + 1),
         ),
         numbers: both(&actual.numbers, &wanted.numbers),
+        non_masquerade: both(&actual.non_masquerade, &wanted.non_masquerade),
         ..Capacities::default()
     }
 }

@@ -4,10 +4,14 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use tracing_subscriber::EnvFilter;
+use tokio::runtime::Runtime;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, reload};
 
 use crate::args::{Arguments, Command};
-use crate::{kernel, standalone};
+use crate::log_level::LogFilter;
+use crate::{cluster, remove, standalone};
 
 /// Runs the command; an error is printed with its causes.
 pub fn run(arguments: Arguments) -> ExitCode {
@@ -21,31 +25,34 @@ pub fn run(arguments: Arguments) -> ExitCode {
 }
 
 fn try_run(arguments: Arguments) -> Result<()> {
-    start_log(&arguments)?;
+    let log = start_log(&arguments)?;
     match arguments.command {
-        Command::Standalone(args) => {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()
-                .context("starting the runtime")?;
-            runtime.block_on(standalone::run(*args))
-        }
-        Command::Remove(place) => kernel::remove_all(&place.bpffs, &place.state_dir),
+        Command::Run(args) => runtime()?.block_on(cluster::run(*args, log)),
+        Command::Standalone(args) => runtime()?.block_on(standalone::run(*args)),
+        Command::Remove(args) => runtime()?.block_on(remove::run(&args)),
     }
 }
 
-fn start_log(arguments: &Arguments) -> Result<()> {
+fn runtime() -> Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("starting the runtime")
+}
+
+fn start_log(arguments: &Arguments) -> Result<LogFilter> {
     let filter = EnvFilter::try_new(&arguments.log)
         .with_context(|| format!("--log {:?} is no filter", arguments.log))?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
+    let registry = tracing_subscriber::registry().with(filter);
     if arguments.log_json {
-        log.json().init()
+        registry.with(lines.json()).init()
     } else {
-        log.init()
+        registry.with(lines).init()
     }
-    Ok(())
+    Ok(LogFilter::new(handle, arguments.log.clone()))
 }

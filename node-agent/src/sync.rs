@@ -6,7 +6,10 @@ use std::io;
 use weir_abi::config::Control;
 
 use crate::contents::Contents;
-use crate::table::{Addresses, Backends, Cidrs, Maps, Numbers, Policy, Ports, Services, Table, Workloads};
+use crate::table::{
+    Addresses, Backends, Cidrs, Maps, Masquerades, NonMasquerade, Numbers, Policy, Ports, Services, Table,
+    Workloads,
+};
 use crate::transition::{Step, transition};
 
 /// What the maps are known to hold. After an error that is not known any more, and they are read again.
@@ -86,6 +89,10 @@ pub fn perform(maps: &mut impl Maps, step: &Step) -> io::Result<()> {
         Step::WriteCidrs(entries) => maps.write::<Cidrs>(entries),
         Step::WriteWorkloads(entries) => maps.write::<Workloads>(entries),
         Step::WriteServices(entries) => maps.write::<Services>(entries),
+        Step::WriteNonMasquerade(entries) => maps.write::<NonMasquerade>(entries),
+        Step::WriteMasquerade(entries) => maps.write::<Masquerades>(entries),
+        Step::DeleteMasquerade(keys) => maps.delete::<Masquerades>(keys),
+        Step::DeleteNonMasquerade(keys) => maps.delete::<NonMasquerade>(keys),
         Step::DeleteServices(keys) => maps.delete::<Services>(keys),
         Step::DeleteWorkloads(keys) => maps.delete::<Workloads>(keys),
         Step::DeleteAddresses(keys) => maps.delete::<Addresses>(keys),
@@ -116,6 +123,8 @@ impl Step {
             Self::WriteCidrs(_) | Self::DeleteCidrs(_) => Cidrs::NAME,
             Self::WriteWorkloads(_) | Self::DeleteWorkloads(_) => Workloads::NAME,
             Self::WriteServices(_) | Self::DeleteServices(_) => Services::NAME,
+            Self::WriteNonMasquerade(_) | Self::DeleteNonMasquerade(_) => NonMasquerade::NAME,
+            Self::WriteMasquerade(_) | Self::DeleteMasquerade(_) => Masquerades::NAME,
             Self::RaiseRevision => return None,
         })
     }

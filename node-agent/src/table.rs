@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use weir_abi::address::{Address, AddressValue, CidrKey};
-use weir_abi::config::Control;
+use weir_abi::config::{Control, Masquerade};
 use weir_abi::plain::Plain;
 use weir_abi::policy::{NumberKey, NumberValue, PolicyKey, PolicyValue, PortKey, PortValue};
 use weir_abi::service::{Backend, ServiceKey, ServiceValue};
@@ -47,6 +47,10 @@ tables! {
     Services "services" ServiceKey => ServiceValue;
     /// Backends; an array, so every index below its capacity exists, and a free one is zero.
     Backends "backends" u32 => Backend;
+    /// Destinations that pods speak to as themselves.
+    NonMasquerade "non_masquerade" CidrKey => u32;
+    /// As whom pods speak to the outside; an array of one entry.
+    Masquerades "masquerade" u32 => Masquerade;
     /// What numbers stand for.
     Numbers "numbers" NumberKey => NumberValue;
 }

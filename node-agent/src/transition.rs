@@ -11,6 +11,7 @@ mod passing;
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_abi::address::{Address, AddressValue, CidrKey};
+use weir_abi::config::Masquerade;
 use weir_abi::policy::{NumberKey, NumberValue, PolicyKey, PolicyValue, PortKey, PortValue};
 use weir_abi::service::{Backend, ServiceKey, ServiceValue};
 use weir_abi::workload::Workload;
@@ -31,6 +32,10 @@ pub enum Step {
     WriteWorkloads(Vec<(Address, Workload)>),
     WriteServices(Vec<(ServiceKey, ServiceValue)>),
     DeleteServices(Vec<ServiceKey>),
+    WriteNonMasquerade(Vec<(CidrKey, u32)>),
+    WriteMasquerade(Vec<(u32, Masquerade)>),
+    DeleteMasquerade(Vec<u32>),
+    DeleteNonMasquerade(Vec<CidrKey>),
     DeleteWorkloads(Vec<Address>),
     DeleteAddresses(Vec<Address>),
     DeleteCidrs(Vec<CidrKey>),
@@ -79,6 +84,11 @@ pub fn transition(actual: &Contents, desired: &Contents) -> Vec<Step> {
         Step::WriteWorkloads(changed(&present, &desired.workloads)),
         Step::WriteServices(changed(&actual.services, &desired.services)),
         Step::DeleteServices(removed(&actual.services, &desired.services)),
+        // Who speaks as themselves goes on to while this begins, and while it ends.
+        Step::WriteNonMasquerade(changed(&actual.non_masquerade, &desired.non_masquerade)),
+        Step::WriteMasquerade(changed(&actual.masquerade, &desired.masquerade)),
+        Step::DeleteMasquerade(removed(&actual.masquerade, &desired.masquerade)),
+        Step::DeleteNonMasquerade(removed(&actual.non_masquerade, &desired.non_masquerade)),
     ];
     steps.retain(|step| !step.is_empty());
     if steps.iter().any(Step::changes_decisions) {
@@ -128,6 +138,10 @@ impl Step {
             Self::WriteWorkloads(entries) => entries.len(),
             Self::WriteServices(entries) => entries.len(),
             Self::DeleteServices(keys) => keys.len(),
+            Self::WriteNonMasquerade(entries) => entries.len(),
+            Self::WriteMasquerade(entries) => entries.len(),
+            Self::DeleteMasquerade(keys) => keys.len(),
+            Self::DeleteNonMasquerade(keys) => keys.len(),
             Self::DeleteWorkloads(keys) | Self::DeleteAddresses(keys) => keys.len(),
             Self::DeleteCidrs(keys) => keys.len(),
             Self::RaiseRevision => 1,
@@ -143,8 +157,8 @@ impl Step {
         self.len() == 0
     }
 
-    /// Whether a connection may be decided otherwise after the step. Services are not decided by policy: a live
-    /// connection keeps its backend.
+    /// Whether a connection may be decided otherwise after the step. Services and the masquerade are not decided by
+    /// policy: a live connection keeps its backend and its address.
     fn changes_decisions(&self) -> bool {
         match self {
             Self::WritePolicy(_)
@@ -159,6 +173,10 @@ impl Step {
             | Self::WriteBackends(_)
             | Self::WriteServices(_)
             | Self::DeleteServices(_)
+            | Self::WriteNonMasquerade(_)
+            | Self::WriteMasquerade(_)
+            | Self::DeleteMasquerade(_)
+            | Self::DeleteNonMasquerade(_)
             | Self::RaiseRevision
             | Self::DeletePolicy(_)
             | Self::DeletePorts(_)

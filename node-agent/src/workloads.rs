@@ -19,12 +19,14 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+pub(crate) use link::{add_address, address_message, connection, netlink_error};
 pub use link::{connect, disconnect, inspect, list, open, prepare};
+pub(crate) use observe::{addresses, link_by_name, mac, mtu, neighbours};
 pub use plan::{
     End, EndName, GATEWAY_V4, GATEWAY_V6, HOST_MAC, HostLink, Operation, PeerLink, PodEnd, ROUTE_PROTOCOL,
     Refusal, Route, Seen,
 };
-pub use sysctl::{Family, Sysctl, prepare_node};
+pub use sysctl::{Family, Sysctl, prepare_node, reserve_ports};
 
 /// A link-layer address, in the order in which it stands on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

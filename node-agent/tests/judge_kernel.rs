@@ -11,7 +11,7 @@ use judging::host::{Host, connection, sides};
 use kernel_bed::{Bed, CAPACITIES, in_bed, open};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, TestRunner};
-use weir_abi::address::Address;
+use weir_abi::address::{Address, address_flags};
 use weir_abi::config::Control;
 use weir_abi::event::{EVENT_VERSION, FlowEvent, SideVerdict, event_flags, side_verdict};
 use weir_abi::explain::Explanation;
@@ -365,6 +365,11 @@ fn explanation(contents: &Contents, connection: &Connection) -> Explanation {
     }
 }
 
+fn is_this_node(contents: &Contents, address: &Address) -> bool {
+    let value = contents.addresses.get(address);
+    value.is_some_and(|value| value.flags & address_flags::LOCAL_NODE != 0)
+}
+
 fn expected(contents: &Contents, asked: &Asked, program: &str, ifindex: u32) -> Outcome {
     let c = &asked.connection;
     let mut judgement = Judgement::NONE;
@@ -372,6 +377,8 @@ fn expected(contents: &Contents, asked: &Asked, program: &str, ifindex: u32) -> 
         "from_pod" => (c.source_pod.ifindex != ifindex).then_some(Reason::SourceNotOwn),
         "to_pod" if c.destination_pod.ifindex != ifindex => Some(Reason::PodClosed),
         "from_wire" if !c.is_to_pod() => Some(Reason::NotForPod),
+        // Nobody outside is the node.
+        "from_wire" if is_this_node(contents, &c.source) => Some(Reason::SourceNotOwn),
         _ => c.is_from_pod().then_some(Reason::SourceNotOwn),
     };
     let reason = refusal.unwrap_or_else(|| judge(&Host(contents), c, &mut judgement));

@@ -27,6 +27,8 @@ const MAPS: &[&str] = &[
     "fragments",
     "jump",
     "log_budget",
+    "masquerade",
+    "non_masquerade",
     "numbers",
     "overflow",
     "policy",
@@ -245,15 +247,15 @@ fn flows_of_an_agent_that_died_while_growing_are_not_lost() {
         kernel.write_flows(&[(key4(1), flow())]).unwrap();
         drop(kernel);
         // As if an agent had died between the switch and the renaming: programs have written to the next table.
-        fs::create_dir(bed.bpffs().join("v1/next0")).unwrap();
+        fs::create_dir(bed.bpffs().join("v2/next0")).unwrap();
         fs::rename(
-            bed.bpffs().join("v1/maps/flows4"),
-            bed.bpffs().join("v1/next0/flows4"),
+            bed.bpffs().join("v2/maps/flows4"),
+            bed.bpffs().join("v2/next0/flows4"),
         )
         .unwrap();
         fs::rename(
-            bed.bpffs().join("v1/maps/policy"),
-            bed.bpffs().join("v1/next0/policy"),
+            bed.bpffs().join("v2/maps/policy"),
+            bed.bpffs().join("v2/next0/policy"),
         )
         .unwrap();
         let kernel = bed.kernel();
@@ -413,7 +415,7 @@ fn flows<K: FlowKey + Ord>(kernel: &Kernel) -> BTreeSet<K> {
 }
 
 fn map_pins() -> Vec<String> {
-    MAPS.iter().map(|map| format!("v1/maps/{map}")).collect()
+    MAPS.iter().map(|map| format!("v2/maps/{map}")).collect()
 }
 
 /// Ids of the tcx programs on one side of an interface.
@@ -501,11 +503,12 @@ fn flow() -> FlowValue {
         revision: 1,
         seen: 1,
         flags: 0,
-        rewrite_port: 0,
-        padding: 0,
+        rewrite_source_port: 0,
+        rewrite_destination_port: 0,
         hops: [Hop::default(); 2],
         egress_rule: 0,
         ingress_rule: 0,
-        rewrite_address: Address::default(),
+        rewrite_source: Address::default(),
+        rewrite_destination: Address::default(),
     }
 }

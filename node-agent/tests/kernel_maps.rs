@@ -369,11 +369,12 @@ fn flow(seen: u32, flags: u32) -> FlowValue {
         revision: 1,
         seen,
         flags,
-        rewrite_port: 0,
-        padding: 0,
+        rewrite_source_port: 0,
+        rewrite_destination_port: 0,
         hops: [Hop::default(); 2],
         egress_rule: 0,
         ingress_rule: 0,
-        rewrite_address: Address::default(),
+        rewrite_source: Address::default(),
+        rewrite_destination: Address::default(),
     }
 }

@@ -8,8 +8,13 @@ mod args;
 mod bench;
 mod build_bpf;
 mod checkout;
+mod cluster;
+mod crdgen;
 mod demo;
+mod helm;
+mod images;
 mod leftovers;
+mod manifests;
 mod privilege;
 mod process;
 mod setup;
@@ -40,10 +45,16 @@ fn run(task: Task) -> anyhow::Result<()> {
     match task {
         Task::Setup => setup::run(),
         Task::BuildBpf(options) => build_bpf::run(&checkout, &options),
+        Task::Crdgen(options) => crdgen::run(&checkout, &options),
+        Task::Manifests(options) => manifests::run(&checkout, &options),
+        Task::Images(options) => images::run(&checkout, &options),
         Task::Tidy => tidy::run(&checkout),
         Task::Demo(options) => demo::run(&checkout, &options),
         Task::Test(options) => test::run(&checkout, &options),
         Task::Bench(options) => bench::run(&checkout, &options),
+        Task::Cluster(options) => cluster::run(&checkout, &options),
+        Task::Kubectl(options) => cluster::kubectl(&checkout, &options),
+        Task::E2e(options) => cluster::test(&checkout, &options),
         Task::CleanUp(options) => leftovers::run(&checkout, &options),
     }
 }

@@ -1,6 +1,7 @@
 //! Installs what building and running needs and this machine lacks. Quick when nothing is missing.
 
 mod apt;
+pub(crate) mod cluster;
 mod linker;
 mod toolchain;
 

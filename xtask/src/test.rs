@@ -8,11 +8,11 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use weir_bpf_build::Toolchain;
 
-use crate::args::Test;
+use crate::args::{Crdgen, Manifests, Test};
 use crate::checkout::Checkout;
 use crate::leftovers;
 use crate::steps::{Outcome, Steps};
-use crate::{demo, process, setup, tidy};
+use crate::{crdgen, demo, helm, manifests, process, setup, tidy};
 use cargo_test::Totals;
 
 /// The steps that can be chosen; in the order in which they run. Setting up and looking for what was left behind
@@ -21,6 +21,8 @@ use cargo_test::Totals;
 pub(crate) enum Step {
     /// What the compiler does not check
     Tidy,
+    /// The CustomResourceDefinitions and config/default are made from what they should be
+    Generated,
     /// Formatting of the workspace, bpf/ and fuzz/
     Fmt,
     /// Lints of the workspace and bpf/
@@ -39,6 +41,7 @@ impl Step {
     fn describe(self) -> (&'static str, &'static str) {
         match self {
             Self::Tidy => ("tidy", "dependency edges, purity, names, sizes, leaks, licences"),
+            Self::Generated => ("generated", "the CustomResourceDefinitions and config/default"),
             Self::Fmt => ("fmt", "formatting"),
             Self::Clippy => ("clippy", "lints, warnings are errors"),
             Self::Deny => ("deny", "licences, sources and duplicates of the dependencies"),
@@ -79,6 +82,7 @@ fn is_chosen(step: Step, options: &Test) -> bool {
 fn perform(step: Step, checkout: &Checkout, options: &Test, totals: &mut Option<Totals>) -> Result<Outcome> {
     match step {
         Step::Tidy => tidy::run(checkout).map(|()| Outcome::Passed),
+        Step::Generated => generated(checkout),
         Step::Fmt => fmt(checkout),
         Step::Clippy => clippy(checkout),
         Step::Deny => deny::run(checkout),
@@ -86,6 +90,17 @@ fn perform(step: Step, checkout: &Checkout, options: &Test, totals: &mut Option<
         Step::Demo => demo::run_debug(checkout).map(|()| Outcome::Passed),
         Step::Tests => cargo_test::run(checkout, totals),
     }
+}
+
+fn generated(checkout: &Checkout) -> Result<Outcome> {
+    crdgen::run(checkout, &Crdgen { check: true })?;
+    if !helm::can_be_had()? {
+        return Ok(Outcome::Skipped(
+            "config/default: no Go to compile Helm with".to_owned(),
+        ));
+    }
+    manifests::run(checkout, &Manifests { check: true })?;
+    Ok(Outcome::Passed)
 }
 
 fn fmt(checkout: &Checkout) -> Result<Outcome> {

@@ -2,13 +2,14 @@
 //! address when it asks whom it talks to.
 
 use aya_ebpf::helpers::bpf_get_prandom_u32;
-use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie};
 use aya_ebpf::programs::SockAddrContext;
 use weir_abi::address::Address;
 use weir_abi::service::{SocketKey, SocketValue};
 use weir_datapath::packet::protocol;
 use weir_datapath::service::{self, Destination};
 
+use crate::config;
 use crate::lookup::Kernel;
 use crate::maps::SOCKETS;
 
@@ -30,6 +31,10 @@ pub fn outgoing<F: Family>(ctx: &SockAddrContext) -> i32 {
     } else {
         random
     };
+    // A loopback address is everybody's own; what host ports have of them are the node's.
+    if is_loopback(&asked) && !is_of_node(ctx) {
+        return PROCEED;
+    }
     if let Destination::Backend(backend) = service::resolve(&Kernel, &asked, port, proto, choice) {
         let key = SocketKey {
             cookie,
@@ -47,6 +52,28 @@ pub fn outgoing<F: Family>(ctx: &SockAddrContext) -> i32 {
         F::set(ctx, &backend.address, backend.port);
     }
     PROCEED
+}
+
+#[inline(always)]
+fn is_loopback(address: &Address) -> bool {
+    let words = &address.0;
+    address.is_v4() && address.v4() & 0xff00_0000_u32.to_be() == 0x7f00_0000_u32.to_be()
+        || words[0] | words[1] | words[2] | (words[3] ^ 1_u32.to_be()) == 0
+}
+
+/// Whether the socket is in the node's network namespace.
+#[inline(always)]
+fn is_of_node(ctx: &SockAddrContext) -> bool {
+    let node = config::node_netns();
+    // SAFETY: the helper takes the context (5.7), or null for the kernel's first namespace.
+    unsafe {
+        let node = if node == 0 {
+            bpf_get_netns_cookie(core::ptr::null_mut())
+        } else {
+            node
+        };
+        bpf_get_netns_cookie(ctx.sock_addr.cast()) == node
+    }
 }
 
 /// `recvmsg` and `getpeername`: the Service's address for the backend's.

@@ -1,11 +1,16 @@
 //! What the agent tells the programs: constants set before load, and the few values that change while they run.
 
+use crate::address::Address;
+
 /// Names of the read-only globals of the `weir` object, set by the loader before load so that the verifier prunes
-/// by them. All are `u32`.
+/// by them. All are `u32` but where it says so.
 pub mod global {
     /// By how many bits the kernel's tick counter is shifted to count in units of about a second (0.7 to 1.4 s): the
     /// unit of every age. 7 for 100 ticks a second, 8 for 250 and 300, 10 for 1000.
     pub const CLOCK_SHIFT: &str = "CLOCK_SHIFT";
+    /// The cookie (`SO_NETNS_COOKIE`) of the node's network namespace, where loopback addresses are the node's; 0
+    /// stands for the kernel's first namespace. A `u64`.
+    pub const NODE_NETNS: &str = "NODE_NETNS";
 }
 
 /// Entry 0 of the `control` array. Written by the agent only, whole.
@@ -18,6 +23,27 @@ pub struct Control {
     /// Records a second and CPU; above it, records are lost and counted.
     pub log_budget: u32,
 }
+
+/// Entry 0 of the `masquerade` array: as whom pods speak to the outside.
+#[repr(C, align(8))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Masquerade {
+    /// The node's address that takes the place of a pod's; all zero where the family is not masqueraded.
+    pub v4: Address,
+    pub v6: Address,
+    /// Host byte order. The ports, and the identifiers of ICMP echo, that such connections get: so many from here on.
+    pub first_port: u16,
+    /// Not 0 where an address is set; `first_port + ports` is at most 65,536.
+    pub ports: u16,
+    pub padding: u32,
+}
+
+/// Value of the `non_masquerade` LPM trie, whose keys are [`CidrKey`](crate::address::CidrKey)s: destinations that
+/// pods speak to as themselves.
+pub const NON_MASQUERADE: u32 = 1;
+
+/// Ports tried for one connection before it is given up.
+pub const PORT_ATTEMPTS: u32 = 32;
 
 /// Value of the per-CPU `log_budget` array: what of the budget this second has used.
 #[repr(C, align(8))]

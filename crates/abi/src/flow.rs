@@ -99,16 +99,17 @@ pub struct FlowValue {
     pub seen: u32,
     /// Bits of [`flow_flags`].
     pub flags: u32,
-    /// Network byte order; with `rewrite_address`.
-    pub rewrite_port: u16,
-    pub padding: u16,
+    /// Network byte order; with `rewrite_source` and `rewrite_destination`.
+    pub rewrite_source_port: u16,
+    pub rewrite_destination_port: u16,
     /// How to reach the low end, and then the high one.
     pub hops: [Hop; 2],
     /// Rules that allowed it: at the source's egress and at the destination's ingress.
     pub egress_rule: u32,
     pub ingress_rule: u32,
-    /// What replaces the destination (from the client) or the source (to the client) of a translated flow.
-    pub rewrite_address: Address,
+    /// What a packet of a translated flow has for its ends afterwards, both of them: one may stay as it is.
+    pub rewrite_source: Address,
+    pub rewrite_destination: Address,
 }
 
 /// How a packet reaches one end of a flow.
@@ -134,12 +135,12 @@ pub mod flow_flags {
     pub const PEER_FINISHED: u32 = 1 << 3;
     /// TCP: over, by RST or by FIN from both ends.
     pub const CLOSED: u32 = 1 << 4;
-    /// Packets from the end that opened it: the destination is replaced by `rewrite_address` and `rewrite_port`.
-    pub const REWRITE_DESTINATION: u32 = 1 << 5;
-    /// Packets to the end that opened it: the source is replaced by `rewrite_address` and `rewrite_port`.
-    pub const REWRITE_SOURCE: u32 = 1 << 6;
+    /// Packets from the end that opened it get other ends. This entry's key has the connection as it was opened.
+    pub const REWRITE_FROM_OPENER: u32 = 1 << 5;
+    /// Packets to the end that opened it get other ends. This entry's key has the connection as it goes on.
+    pub const REWRITE_TO_OPENER: u32 = 1 << 6;
     /// Either.
-    pub const REWRITE: u32 = REWRITE_DESTINATION | REWRITE_SOURCE;
+    pub const REWRITE: u32 = REWRITE_FROM_OPENER | REWRITE_TO_OPENER;
     /// What the two entries of a translated connection have in common.
     pub const SHARED: u32 = ANSWERED | OPENER_FINISHED | PEER_FINISHED | CLOSED;
 }

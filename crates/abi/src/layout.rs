@@ -31,10 +31,11 @@ sizes! {
     FlowKey4 = 4 4 2 2 1 3;
     FlowKey6 = 16 16 2 2 1 3;
     Hop = 4 6 6;
-    FlowValue = 4 4 4 2 2 32 4 4 16;
+    FlowValue = 4 4 4 2 2 32 4 4 16 16;
     FragmentKey = 16 16 4 1 3;
     FragmentValue = 2 2 1 3;
     Control = 4 4;
+    Masquerade = 16 16 2 2 4;
     LogBudget = 4 4 8 8 8;
     SideVerdict = 4 4 1 1 2;
     FlowEvent = 2 2 1 1 1 1 8 8 16 16 16 2 2 2 2 4 4 12 12;

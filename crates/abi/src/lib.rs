@@ -21,4 +21,4 @@ pub mod workload;
 
 /// Version of every layout in this crate. It is part of the pinned names, so programs and maps of two versions
 /// never meet; a change of any `repr(C)` struct raises it.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

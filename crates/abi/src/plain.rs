@@ -22,7 +22,11 @@ plain!(
     crate::address::CidrKey,
     crate::address::AddressValue
 );
-plain!(crate::config::Control, crate::config::LogBudget);
+plain!(
+    crate::config::Control,
+    crate::config::LogBudget,
+    crate::config::Masquerade
+);
 plain!(crate::event::FlowEvent, crate::event::SideVerdict);
 plain!(crate::explain::Explanation);
 plain!(

@@ -72,6 +72,7 @@ reasons! {
     50 NoBackend Drop "no-backend" "the Service has no endpoint that can serve";
     51 FlowTableFull Drop "flow-table-full" "a Service connection needs a flow entry and there is no room for one";
     52 RewriteFailed Drop "rewrite-failed" "the kernel refused to rewrite the packet";
+    53 PortsExhausted Drop "ports-exhausted" "no free port of the node is left for a connection to that destination";
     60 Internal Drop "internal" "a map of ours that must exist does not";
 }
 

@@ -1,10 +1,6 @@
 //! `AddressSlice` of `dataplane.weir.dev/v1alpha1`: the half of the address book that says whose an address is.
 
 #![expect(
-    clippy::duplicated_attributes,
-    reason = "the lint takes the columns of one list for repetitions"
-)]
-#![expect(
     unreachable_pub,
     reason = "the schema derive makes a copy of each struct inside a function, and the copy is pub too"
 )]
@@ -16,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema;
 
-/// Pods of one namespace with their addresses, or nodes with theirs. The slice named [`HEAD`](crate::identity_slice::HEAD)
-/// holds neither, and is written after the others.
+/// Pods of one namespace with their addresses, or nodes with theirs. The slice named `head` holds neither, and is
+/// written after the others.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[kube(
@@ -49,18 +45,25 @@ pub struct AddressSliceSpec {
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct PodAddresses {
+    /// Name of the pod.
     pub name: String,
+    /// Name of the node that it runs on.
     pub node: String,
     /// Number of the pod's identity.
+    #[schemars(range(min = 1))]
     pub identity: u32,
+    /// The pod's addresses, IPv4 and IPv6.
     pub addresses: Vec<String>,
 }
 
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeAddresses {
+    /// Name of the node.
     pub name: String,
+    /// Those of its status that are IP addresses.
     pub addresses: Vec<String>,
+    /// The networks that the node gives its pods addresses from.
     #[serde(default, rename = "podCIDRs")]
     pub pod_cidrs: Vec<String>,
 }

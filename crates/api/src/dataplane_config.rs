@@ -12,7 +12,7 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, CustomResourceExt as _, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::schema;
@@ -21,8 +21,8 @@ use crate::schema;
 ///
 /// Several may select a node: they are merged field by field, the one with the higher precedence winning. Two of the
 /// same precedence that set one field to different values are in conflict: the older wins, and the younger says so in
-/// its conditions. The schema carries no defaults, so that the API server adds nothing to an object that somebody
-/// applied. Every field can be changed at any time, and no pod is restarted for it.
+/// its conditions. Every field can be changed at any time, and no pod is restarted for it.
+// The schema carries no defaults, so that the API server adds nothing to an object that somebody applied.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[kube(
@@ -52,12 +52,18 @@ use crate::schema;
         type_ = "string"
     ),
     printcolumn(json_path = ".status.nodes", name = "Nodes", type_ = "string"),
+    printcolumn(
+        json_path = ".status.conditions[?(@.type==\"Programmed\")].message",
+        name = "Message",
+        type_ = "string",
+        priority = 1
+    ),
     printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date")
 )]
 pub struct DataplaneConfigSpec {
     /// The nodes, by their labels. Absent or empty: every node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::label_selector")]
+    #[schemars(schema_with = "schema::checked_label_selector")]
     pub node_selector: Option<LabelSelector>,
     /// Where several select a node, fields of the higher one win. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -115,21 +121,22 @@ pub struct PolicySettings {
     pub on_pod_start_timeout: Option<OnPodStartTimeout>,
 }
 
-#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!(has(self.nativeRoutes) && has(self.mode) && self.mode == 'Vxlan')").message("nativeRoutes is about mode Native: remove it, or the mode Vxlan").field_path(".nativeRoutes"))]
 pub struct NetworkSettings {
     /// How packets get to the pods of other nodes: by routes to their pod CIDRs (Native), or in VXLAN (Vxlan).
     /// Default: Native.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<NetworkMode>,
     /// Whether the agent makes the routes to the other nodes' pod CIDRs (Enabled), which takes that nodes are neighbours
-    /// on a link, or the network knows them already (Disabled). Default: Enabled.
+    /// on a link, or the network knows them already (Disabled). Of mode Native only. Default: Enabled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub native_routes: Option<Switch>,
     /// The node's interfaces to the network. Absent or empty: those with a default route, or that have one of the
     /// node's addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 15)))]
+    #[schemars(schema_with = "interface_names")]
     pub uplinks: Option<Vec<String>>,
     /// Of pod interfaces, in bytes without the Ethernet header. Absent: the smallest of the uplinks', less what a
     /// tunnel takes. It takes hold of pods that start later.
@@ -146,7 +153,7 @@ pub struct NetworkSettings {
         skip_serializing_if = "Option::is_none",
         rename = "nonMasqueradeCIDRs"
     )]
-    #[schemars(length(max = 64), inner(length(min = 3, max = 43)))]
+    #[schemars(schema_with = "networks")]
     pub non_masquerade_cidrs: Option<Vec<String>>,
 }
 
@@ -216,6 +223,39 @@ pub struct DataplaneConfigStatus {
     /// How many of the nodes that it selects run by it, like 11/12.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<String>,
+}
+
+/// Names that Linux lets an interface have (`dev_valid_name` in `net/core/dev.c`): no space, `/` or `:`.
+fn interface_names(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "x-kubernetes-list-type": "set",
+        "maxItems": 16,
+        "items": {
+            "type": "string",
+            "maxLength": 15,
+            "x-kubernetes-validations": [{
+                "rule": "self.matches('^[!-.0-9;-~]+$') && self != '.' && self != '..'",
+                "message": "must be the name of a network interface, like eth0"
+            }]
+        }
+    })
+}
+
+fn networks(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "x-kubernetes-list-type": "set",
+        "maxItems": 64,
+        "items": {
+            "type": "string",
+            "maxLength": 43,
+            "x-kubernetes-validations": [{
+                "rule": "isCIDR(self)",
+                "message": "must be a network in CIDR notation, like 10.0.0.0/8 or fd00::/8"
+            }]
+        }
+    })
 }
 
 /// The CustomResourceDefinition.

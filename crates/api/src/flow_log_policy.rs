@@ -12,25 +12,25 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, CustomResourceExt as _, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::schema;
 
 /// What to log. Without any field set, every connection of every pod is logged, allowed or denied, in both directions.
 ///
-/// The schema carries no defaults, so that the API server adds nothing to an object that somebody applied; an absent
-/// field is read as the default that its description names.
-///
 /// A connection that several FlowLogPolicies ask for is written once to each sink.
+// The schema carries no defaults, so that the API server adds nothing to an object that somebody applied; an absent
+// field is read as the default that its description names.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[schemars(transform = schema::strip_defaults)]
 #[kube(
     group = "dataplane.weir.dev",
     version = "v1alpha1",
     kind = "FlowLogPolicy",
     plural = "flowlogpolicies",
+    shortname = "flp",
+    category = "weir",
     doc = "FlowLogPolicy says which connections are written to the policy log, and where.",
     derive = "PartialEq",
     status = "FlowLogPolicyStatus",
@@ -43,6 +43,18 @@ use crate::schema;
         json_path = ".status.conditions[?(@.type==\"Programmed\")].status",
         name = "Programmed",
         type_ = "string"
+    ),
+    printcolumn(
+        json_path = ".status.conditions[?(@.type==\"Degraded\")].status",
+        name = "Degraded",
+        type_ = "string"
+    ),
+    printcolumn(json_path = ".status.nodes", name = "Nodes", type_ = "string"),
+    printcolumn(
+        json_path = ".status.conditions[?(@.type==\"Programmed\")].message",
+        name = "Message",
+        type_ = "string",
+        priority = 1
     ),
     printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date")
 )]
@@ -84,11 +96,11 @@ pub struct FlowLogPolicySpec {
 pub struct LogSubject {
     /// Selects namespaces by their labels. Each namespace carries the label kubernetes.io/metadata.name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::label_selector")]
+    #[schemars(schema_with = "schema::checked_label_selector")]
     pub namespace_selector: Option<LabelSelector>,
     /// Selects pods by their labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::label_selector")]
+    #[schemars(schema_with = "schema::checked_label_selector")]
     pub pod_selector: Option<LabelSelector>,
 }
 
@@ -153,9 +165,10 @@ pub struct Sink {
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct FileSink {
-    /// Absolute path of the file on the node. Default: /var/log/network/policy_action.log.
+    /// Absolute path of the file on the node, below /var/log/network: nowhere else may a node's agent write. Default:
+    /// /var/log/network/policy_action.log.
     #[serde(default = "FileSink::default_path")]
-    #[schemars(length(min = 2, max = 4096), regex(pattern = r"^/[^\x00]+$"))]
+    #[schemars(schema_with = "log_file_path")]
     pub path: String,
     /// The file is rotated when it would grow beyond this many megabytes (of 1,000,000 bytes). Default: 10.
     #[serde(default = "FileSink::default_max_size_megabytes")]
@@ -176,6 +189,21 @@ pub struct FlowLogPolicyStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
+    /// How many nodes log by it, of those that run, like 11/12.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<String>,
+}
+
+/// A file below the one folder of the node that the agent's pod gets for logs.
+fn log_file_path(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 255,
+        "x-kubernetes-validations": [{
+            "rule": "self.matches('^/var/log/network(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+$')",
+            "message": "must be a file below /var/log/network, like /var/log/network/policy_action.log; names in it are of letters, digits, '-', '_' and '.', and do not begin with '.'"
+        }]
+    })
 }
 
 /// The CustomResourceDefinition.

@@ -1,10 +1,6 @@
 //! `IdentitySlice` of `dataplane.weir.dev/v1alpha1`: the half of the address book that says which identities there are.
 
 #![expect(
-    clippy::duplicated_attributes,
-    reason = "the lint takes the columns of one list for repetitions"
-)]
-#![expect(
     unreachable_pub,
     reason = "the schema derive makes a copy of each struct inside a function, and the copy is pub too"
 )]
@@ -51,6 +47,7 @@ pub struct IdentitySliceSpec {
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct NamespaceIdentities {
+    /// Name of the namespace.
     pub name: String,
     /// Of the namespace's labels those that some policy or FlowLogPolicy looks at.
     #[serde(default)]
@@ -66,8 +63,10 @@ pub struct Identity {
     /// From 1; 0 stands for no identity.
     #[schemars(range(min = 1))]
     pub number: u32,
+    /// Of the pods' labels those that some policy looks at.
     #[serde(default)]
     pub pod_labels: BTreeMap<String, String>,
+    /// Of the namespace's labels those that some policy looks at.
     #[serde(default)]
     pub namespace_labels: BTreeMap<String, String>,
     /// The ports that a pod gives each name, like `TCP/8080`.

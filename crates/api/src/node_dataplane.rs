@@ -68,11 +68,12 @@ pub struct NodeDataplaneSpec {
     /// Numbers of the identities for which this object is complete, ascending.
     #[serde(default)]
     pub covers: Vec<u32>,
-    /// The policies that select one of the identities in `covers`, in the form of `weir_policy::model::Policy`, sorted.
+    /// The policies that select one of the identities in `covers`, in the form in which Weir's operator
+    /// lowers them, sorted.
     #[serde(default)]
     #[schemars(schema_with = "schema::free_form_list")]
     pub policies: Vec<Value>,
-    /// The FlowLogPolicies by name, in the form of `weir_policy::lower::FlowLog`.
+    /// The FlowLogPolicies by name, in the form in which Weir's operator lowers them.
     #[serde(default)]
     #[schemars(schema_with = "schema::free_form")]
     pub flow_logs: BTreeMap<String, Value>,
@@ -85,10 +86,13 @@ pub struct NodeDataplaneSpec {
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Relevance {
+    /// Keys of the pods' labels.
     #[serde(default)]
     pub pod_labels: BTreeSet<String>,
+    /// Keys of the namespaces' labels.
     #[serde(default)]
     pub namespace_labels: BTreeSet<String>,
+    /// Names of container ports.
     #[serde(default)]
     pub named_ports: BTreeSet<String>,
 }
@@ -105,6 +109,7 @@ pub struct NodeDataplaneStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
+    /// The agent that wrote this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentInfo>,
     /// How many policies are in the kernel.
@@ -121,6 +126,7 @@ pub struct NodeDataplaneStatus {
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentInfo {
+    /// Its version.
     pub version: String,
     /// Of the running kernel, as `uname -r` prints it.
     pub kernel: String,
@@ -131,6 +137,7 @@ pub struct AgentInfo {
 pub struct RefusedSetting {
     /// Like `spec.network.mode`, as a DataplaneConfig names it.
     pub field: String,
+    /// Why it is not in force.
     pub message: String,
 }
 

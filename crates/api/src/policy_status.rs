@@ -53,6 +53,7 @@ use crate::schema;
 )]
 pub struct PolicyStatusSpec {
     /// The UID of the NetworkPolicy.
+    #[serde(rename = "policyUID")]
     pub policy_uid: String,
 }
 

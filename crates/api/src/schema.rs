@@ -1,10 +1,11 @@
-//! Schemas of the `metav1` types, as controller-gen writes them.
+//! Schemas that are not derived, and what is done to those that are.
 //!
-//! k8s-openapi's own schemas lack the list markers and the limits that upstream's CustomResourceDefinitions carry.
+//! The `metav1` types are as controller-gen writes them: k8s-openapi's own schemas lack the list markers and the limits
+//! that upstream's CustomResourceDefinitions carry.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use schemars::{Schema, SchemaGenerator, json_schema};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// A `metav1.LabelSelector`.
 pub(crate) fn label_selector(_: &mut SchemaGenerator) -> Schema {
@@ -44,6 +45,42 @@ pub(crate) fn label_selector(_: &mut SchemaGenerator) -> Schema {
                 "additionalProperties": { "type": "string" }
             }
         }
+    })
+}
+
+/// A [`label_selector`] of a kind of our own: what the API server can know to be wrong, it refuses.
+///
+/// Keys of `matchLabels` are not looked at: the API server refuses rules about strings whose length it cannot bound.
+pub(crate) fn checked_label_selector(generator: &mut SchemaGenerator) -> Schema {
+    let mut selector = label_selector(generator).to_value();
+    let expressions = &mut selector["properties"]["matchExpressions"];
+    expressions["maxItems"] = json!(64);
+    let requirement = &mut expressions["items"];
+    requirement["x-kubernetes-validations"] = json!([{
+        "rule": "self.operator in ['In', 'NotIn'] ? has(self.values) && size(self.values) > 0 : !has(self.values) || size(self.values) == 0",
+        "message": "In and NotIn need values; Exists and DoesNotExist take none"
+    }]);
+    let key = &mut requirement["properties"]["key"];
+    key["maxLength"] = json!(317);
+    key["x-kubernetes-validations"] = json!([{
+        "rule": r"self.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$')",
+        "message": "must be the key of a label, like topology.kubernetes.io/zone"
+    }]);
+    requirement["properties"]["operator"]["enum"] = json!(["In", "NotIn", "Exists", "DoesNotExist"]);
+    let values = &mut requirement["properties"]["values"];
+    values["maxItems"] = json!(256);
+    values["items"] = label_value();
+    let labels = &mut selector["properties"]["matchLabels"];
+    labels["maxProperties"] = json!(64);
+    labels["additionalProperties"] = label_value();
+    Schema::try_from(selector).unwrap_or_default()
+}
+
+fn label_value() -> Value {
+    json!({
+        "type": "string",
+        "maxLength": 63,
+        "pattern": "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
     })
 }
 
@@ -98,24 +135,29 @@ pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// A list of objects of any shape.
-pub(crate) fn free_form_list(generator: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "array", "items": free_form(generator) })
+pub(crate) fn free_form_list(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "x-kubernetes-list-type": "atomic",
+        "items": { "type": "object", "x-kubernetes-preserve-unknown-fields": true }
+    })
 }
 
-/// An object of any shape.
+/// An object of any shape. It has one owner, as whole: otherwise the API server keeps a record of who wrote each field.
 pub(crate) fn free_form(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
+    json_schema!({
+        "type": "object",
+        "x-kubernetes-map-type": "atomic",
+        "x-kubernetes-preserve-unknown-fields": true
+    })
 }
 
-/// The definition of a kind, its schema rounded off to what controller-gen writes: with the fields that every object
-/// has, without a title, and with no field that may be null.
+/// The definition of a kind, its schema rounded off to what the API server takes and controller-gen would write, with
+/// the fields that every object has.
 pub(crate) fn round_off(definition: CustomResourceDefinition) -> Result<Value, serde_json::Error> {
     let mut definition = serde_json::to_value(definition)?;
     let root = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-    strip_nullable(root);
-    if let Value::Object(root) = root {
-        root.remove("title");
-    }
+    round_off_schema(root);
     root["properties"]["apiVersion"] = json!({
         "description": "APIVersion defines the versioned schema of this representation of an object.",
         "type": "string"
@@ -129,23 +171,50 @@ pub(crate) fn round_off(definition: CustomResourceDefinition) -> Result<Value, s
     Ok(definition)
 }
 
-/// Removes `nullable` from a schema and everything in it. kube marks every `Option` so.
-fn strip_nullable(schema: &mut Value) {
-    match schema {
-        Value::Object(map) => {
-            map.remove("nullable");
-            map.values_mut().for_each(strip_nullable);
+/// Rounds off a schema and those in it.
+fn round_off_schema(schema: &mut Value) {
+    let Value::Object(schema) = schema else { return };
+    // The API server would write the defaults into the objects that people apply, and GitOps tools would report the
+    // difference for ever.
+    schema.remove("default");
+    schema.remove("title");
+    join_lines(schema);
+    forbid_null(schema);
+    bound_unsigned(schema);
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.values_mut().for_each(round_off_schema);
+    }
+    for keyword in ["items", "additionalProperties"] {
+        if let Some(inner) = schema.get_mut(keyword) {
+            round_off_schema(inner);
         }
-        Value::Array(items) => items.iter_mut().for_each(strip_nullable),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
-/// Removes `default` from a schema and everything in it.
-///
-/// The API server would write the defaults into the objects that people apply, and GitOps tools would report the
-/// difference for ever.
-pub(crate) fn strip_defaults(schema: &mut Schema) {
-    schema.remove("default");
-    schemars::transform::transform_subschemas(&mut strip_defaults, schema);
+/// A description has the line breaks of the source, and `kubectl explain` breaks lines itself. Those between paragraphs
+/// stay.
+fn join_lines(schema: &mut Map<String, Value>) {
+    if let Some(Value::String(text)) = schema.get_mut("description") {
+        let paragraphs: Vec<String> = text
+            .split("\n\n")
+            .map(|paragraph| paragraph.replace('\n', " "))
+            .collect();
+        *text = paragraphs.join("\n\n");
+    }
+}
+
+/// kube lets every `Option` be null. An absent field says the same, and is what people write.
+fn forbid_null(schema: &mut Map<String, Value>) {
+    schema.remove("nullable");
+    if let Some(Value::Array(words)) = schema.get_mut("enum") {
+        words.retain(|word| !word.is_null());
+    }
+}
+
+/// The API has signed formats only, and would let a larger number pass than a reader can hold.
+fn bound_unsigned(schema: &mut Map<String, Value>) {
+    if schema.get("format") == Some(&json!("uint32")) {
+        schema.insert("format".to_owned(), json!("int64"));
+        schema.insert("maximum".to_owned(), json!(u32::MAX));
+    }
 }

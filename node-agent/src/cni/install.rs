@@ -53,6 +53,12 @@ pub fn remove_conflist(conf_dir: &Path) -> Result<bool, InstallError> {
     durable::remove(&path).map_err(at(&path))
 }
 
+/// Removes the plugin, and returns whether it was there.
+pub fn remove_plugin(bin_dir: &Path) -> Result<bool, InstallError> {
+    let path = bin_dir.join(PLUGIN_TYPE);
+    durable::remove(&path).map_err(at(&path))
+}
+
 fn conflist(socket: &Path) -> String {
     let list = json!({
         "cniVersion": SPEC_VERSION,

@@ -17,6 +17,7 @@ pub struct Capacities {
     pub rules: u32,
     /// Of all number spaces together.
     pub numbers: u32,
+    pub non_masquerade: u32,
 }
 
 impl Default for Capacities {
@@ -32,6 +33,7 @@ impl Default for Capacities {
             backends: 16_384,
             rules: 4_096,
             numbers: 65_536,
+            non_masquerade: 1_024,
         }
     }
 }
@@ -59,6 +61,7 @@ impl Capacities {
             "services" => at_least(self.services),
             "backends" => at_least(self.backends),
             "rule_counts" => at_least(self.rules),
+            "non_masquerade" => at_least(self.non_masquerade),
             "numbers" => at_least(self.numbers),
             _ => None,
         }

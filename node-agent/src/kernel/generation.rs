@@ -31,6 +31,8 @@ const NEEDED: &[&str] = &[
     "services",
     "backends",
     "numbers",
+    "non_masquerade",
+    "masquerade",
     "control",
     "overflow",
     "counters",

@@ -49,6 +49,8 @@ const VERIFIER_LINES: usize = 30;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Globals {
     pub(super) abilities: Abilities,
+    /// See [`NODE_NETNS`](global::NODE_NETNS).
+    pub(super) node_netns: u64,
 }
 
 /// The maps that are pinned, as they will be created.
@@ -89,7 +91,8 @@ pub(super) fn load(
     loader
         // No program reads kernel structures, so there is nothing to relocate.
         .btf(None)
-        .override_global(global::CLOCK_SHIFT, &globals.abilities.clock_shift, true);
+        .override_global(global::CLOCK_SHIFT, &globals.abilities.clock_shift, true)
+        .override_global(global::NODE_NETNS, &globals.node_netns, true);
     for (name, shape) in shapes {
         loader.map_max_entries(name, shape.max_entries);
     }

@@ -285,6 +285,35 @@ pub(super) fn delete_batch(map: BorrowedFd<'_>, widths: Widths, keys: &[u8]) -> 
     unsafe { bpf(bpf_cmd::BPF_MAP_DELETE_BATCH, &mut attr) }.map(drop)
 }
 
+/// `SO_NETNS_COOKIE` (5.14) of this thread's network namespace.
+pub(super) fn netns_cookie() -> io::Result<u64> {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    // SAFETY: plain arguments.
+    let socket = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new, and nobody else has it.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `cookie`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(cookie)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Returns when every program that was running at the call has returned (a grace period of RCU).
 pub(super) fn wait_for_running_programs() -> io::Result<()> {
     // SAFETY: the call takes no pointer. MEMBARRIER_CMD_GLOBAL is `synchronize_rcu` in the kernel.

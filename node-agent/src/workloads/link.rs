@@ -147,13 +147,7 @@ impl<'a> Session<'a> {
                     .await
             }
             Operation::AddAddress { end, address } => {
-                let mut request = self.handle(*end).address().add(
-                    self.index(*end).await?,
-                    address.addr(),
-                    address.prefix_len(),
-                );
-                *request.message_mut() = no_dad(request.message_mut().clone());
-                request.replace().execute().await
+                add_address(self.handle(*end), self.index(*end).await?, *address).await
             }
             Operation::RemoveAddress { end, address } => {
                 let message = address_message(*address, self.index(*end).await?);
@@ -239,7 +233,7 @@ impl<'a> Session<'a> {
 
 /// A netlink socket in the calling thread's namespace. Strict checking makes the kernel do the filtering of
 /// dumps (since 4.20), so that a node with many routes is not read whole for each pod.
-fn connection() -> Result<Handle, LinkError> {
+pub(crate) fn connection() -> Result<Handle, LinkError> {
     let opened = rtnetlink::new_connection_with_strict_check();
     let (connection, handle, _) = opened.map_err(|source| LinkError::Netlink {
         doing: "open a netlink socket".into(),
@@ -249,13 +243,20 @@ fn connection() -> Result<Handle, LinkError> {
     Ok(handle)
 }
 
-pub(super) fn netlink_error(doing: String, error: rtnetlink::Error) -> LinkError {
+pub(crate) fn netlink_error(doing: String, error: rtnetlink::Error) -> LinkError {
     let source = if let rtnetlink::Error::NetlinkError(message) = &error {
         message.to_io()
     } else {
         std::io::Error::other(error)
     };
     LinkError::Netlink { doing, source }
+}
+
+/// Adds an address, or makes it right.
+pub(crate) async fn add_address(handle: &Handle, index: u32, address: IpNet) -> Result<(), rtnetlink::Error> {
+    let mut request = handle.address().add(index, address.addr(), address.prefix_len());
+    *request.message_mut() = no_dad(request.message_mut().clone());
+    request.replace().execute().await
 }
 
 /// An IPv6 address is usable at once: nobody else is on the wire to have it too.
@@ -296,7 +297,7 @@ fn route_message(route: Route, index: u32) -> RouteMessage {
     message
 }
 
-fn address_message(address: IpNet, index: u32) -> AddressMessage {
+pub(crate) fn address_message(address: IpNet, index: u32) -> AddressMessage {
     match address.addr() {
         IpAddr::V4(ip) => AddressMessageBuilder::<Ipv4Addr>::new()
             .index(index)

@@ -78,7 +78,7 @@ pub(super) async fn observe(
 }
 
 /// The link of that name, if there is one.
-pub(super) async fn link_by_name(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, LinkError> {
+pub(crate) async fn link_by_name(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, LinkError> {
     let found = handle.link().get().match_name(name).execute().try_next().await;
     absent_is_none(found, || format!("look for interface {name}"))
 }
@@ -155,14 +155,7 @@ async fn end(
     routes.append(&mut self::routes(handle, index, AddressFamily::Inet6).await?);
     Ok(End {
         mac: mac(link),
-        mtu: attribute(link, |a| {
-            if let LinkAttribute::Mtu(mtu) = a {
-                Some(*mtu)
-            } else {
-                None
-            }
-        })
-        .unwrap_or(0),
+        mtu: mtu(link),
         up: link.header.flags.contains(LinkFlags::Up),
         alias: alias(link),
         addresses: addresses(handle, index).await?,
@@ -172,7 +165,7 @@ async fn end(
     })
 }
 
-async fn addresses(handle: &Handle, index: u32) -> Result<BTreeSet<IpNet>, LinkError> {
+pub(crate) async fn addresses(handle: &Handle, index: u32) -> Result<BTreeSet<IpNet>, LinkError> {
     let doing = || format!("list the addresses of interface {index}");
     let mut request = handle.address().get();
     request.message_mut().header.index = index;
@@ -254,7 +247,7 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-async fn neighbours(handle: &Handle, index: u32) -> Result<BTreeMap<IpAddr, Mac>, LinkError> {
+pub(crate) async fn neighbours(handle: &Handle, index: u32) -> Result<BTreeMap<IpAddr, Mac>, LinkError> {
     let doing = || format!("list the neighbours of interface {index}");
     let mut request = handle.neighbours().get();
     request
@@ -300,7 +293,7 @@ pub(super) fn is_veth(link: &LinkMessage) -> bool {
         .any(|a| matches!(a, LinkAttribute::LinkInfo(info) if kind(info)))
 }
 
-pub(super) fn mac(link: &LinkMessage) -> Mac {
+pub(crate) fn mac(link: &LinkMessage) -> Mac {
     let bytes = |a: &LinkAttribute| {
         if let LinkAttribute::Address(bytes) = a {
             bytes.as_slice().try_into().ok().map(Mac)
@@ -309,6 +302,17 @@ pub(super) fn mac(link: &LinkMessage) -> Mac {
         }
     };
     attribute(link, bytes).unwrap_or(Mac([0; 6]))
+}
+
+pub(crate) fn mtu(link: &LinkMessage) -> u32 {
+    let mtu = attribute(link, |a| {
+        if let LinkAttribute::Mtu(mtu) = a {
+            Some(*mtu)
+        } else {
+            None
+        }
+    });
+    mtu.unwrap_or(0)
 }
 
 pub(super) fn alias(link: &LinkMessage) -> String {

@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::LinkError;
+use crate::network::PortRange;
 
 const ROOT: &str = "/proc/sys/net";
 
@@ -52,7 +53,10 @@ impl Sysctl {
 /// Settings of the node's end. It needs no address of its own (`addr_gen_mode` 1 is "none"): the pod has a
 /// permanent entry for its gateway, and what nobody resolves sends no multicast into the pod.
 pub(super) fn of_host_end(v6: bool) -> BTreeMap<Sysctl, String> {
-    let v4 = [("forwarding", "1"), ("rp_filter", "0")];
+    // What a pod sends as its node comes out of the program with the node's own address for its source, which the
+    // kernel takes for a forgery unless told otherwise. The pod itself cannot use it: the program lets it send from its
+    // own addresses only.
+    let v4 = [("accept_local", "1"), ("forwarding", "1"), ("rp_filter", "0")];
     let with_v6 = [
         ("accept_dad", "0"),
         ("accept_ra", "0"),
@@ -103,9 +107,13 @@ pub(super) fn write(interface: &str, key: Sysctl, value: &str) -> Result<(), Lin
 /// A node that takes its default route from router advertisements keeps it: an interface with `accept_ra`
 /// 1 ignores them once forwarding is on, and one with 2 does not
 /// (the kernel's `Documentation/networking/ip-sysctl.rst`).
+///
+/// A strict reverse path filter for all interfaces becomes one of each interface that is there: of the two settings
+/// the stricter counts, and the pods' own must have none, since what a pod sends as its node has the node's address.
 pub fn prepare_node() -> Result<(), LinkError> {
     let root = Path::new(ROOT);
     set(&root.join("ipv4/ip_forward"), "1")?;
+    spread_reverse_path_filter(&root.join("ipv4/conf"))?;
     let v6 = root.join("ipv6/conf");
     let forwarding = v6.join("all/forwarding");
     if read_path(&forwarding)?.is_none_or(|value| value == "1") {
@@ -119,6 +127,74 @@ pub fn prepare_node() -> Result<(), LinkError> {
         }
     }
     write_path(&forwarding, "1")
+}
+
+/// Interfaces that come later take theirs from `default`.
+fn spread_reverse_path_filter(v4: &Path) -> Result<(), LinkError> {
+    let of_all = v4.join("all/rp_filter");
+    if read_path(&of_all)?.as_deref() != Some("1") {
+        return Ok(());
+    }
+    let interfaces = std::fs::read_dir(v4).map_err(|source| LinkError::Sysctl {
+        path: v4.into(),
+        source,
+    })?;
+    for interface in interfaces
+        .flatten()
+        .filter(|interface| interface.file_name() != "all")
+    {
+        let own = interface.path().join("rp_filter");
+        if read_path(&own)?.as_deref() == Some("0") {
+            write_path(&own, "1")?;
+        }
+    }
+    write_path(&of_all, "0")
+}
+
+/// Keeps the node's own sockets from being given a port of this range, in the calling thread's namespace. Nothing is
+/// to be done where they are given others only (`ip_local_port_range`); else the range is reserved. A socket that
+/// asks for one of these ports by number still gets it.
+pub fn reserve_ports(range: PortRange) -> Result<(), LinkError> {
+    let root = Path::new(ROOT);
+    let local = read_path(&root.join("ipv4/ip_local_port_range"))?;
+    if local
+        .as_deref()
+        .and_then(port_range)
+        .is_some_and(|local| !local.overlaps(range))
+    {
+        return Ok(());
+    }
+    let path = root.join("ipv4/ip_local_reserved_ports");
+    let reserved = read_path(&path)?.unwrap_or_default();
+    match with_reserved(&reserved, range) {
+        Some(more) => write_path(&path, &more),
+        None => Ok(()),
+    }
+}
+
+fn port_range(text: &str) -> Option<PortRange> {
+    let mut numbers = text.split_whitespace().map(str::parse);
+    let (Some(Ok(first)), Some(Ok(last))) = (numbers.next(), numbers.next()) else {
+        return None;
+    };
+    PortRange::new(first, last).ok()
+}
+
+/// The list with the range in it; `None` where it is in it already. The kernel writes lists like `8080,9000-9010`, in
+/// order and without overlaps.
+fn with_reserved(list: &str, range: PortRange) -> Option<String> {
+    let covers = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>()) else {
+            return false;
+        };
+        first <= range.first() && range.last() <= last
+    };
+    if list.split(',').any(covers) {
+        return None;
+    }
+    let separator = if list.is_empty() { "" } else { "," };
+    Some(format!("{list}{separator}{}-{}", range.first(), range.last()))
 }
 
 fn set(path: &Path, value: &str) -> Result<(), LinkError> {
@@ -145,4 +221,27 @@ fn write_path(path: &Path, value: &str) -> Result<(), LinkError> {
         path: path.into(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_reserved_once() {
+        let range = PortRange::default();
+        let reserved = |list| with_reserved(list, range);
+        assert_eq!(reserved("").as_deref(), Some("61000-65535"));
+        assert_eq!(
+            reserved("8080,9000-9010").as_deref(),
+            Some("8080,9000-9010,61000-65535")
+        );
+        assert_eq!(
+            reserved("61001-65535").as_deref(),
+            Some("61001-65535,61000-65535")
+        );
+        assert_eq!(reserved("8080,60000-65535"), None);
+        assert_eq!(port_range("32768\t60999"), PortRange::new(32_768, 60_999).ok());
+        assert_eq!(port_range("32768"), None);
+    }
 }

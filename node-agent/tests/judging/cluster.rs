@@ -9,6 +9,7 @@ use proptest::sample::select;
 use weir_agent::contents::Contents;
 use weir_agent::desired::{Desired, Inputs, LocalPod, desired};
 use weir_agent::log_wishes::LogWishes;
+use weir_agent::network::NetworkSettings;
 use weir_agent::plan::{Plan, plan};
 use weir_agent::services::ServicePort;
 use weir_agent::workloads::{Mac, PodInterface};
@@ -89,6 +90,7 @@ pub fn desired_with(
         pods,
         services: &world.services,
         own_addresses: &BTreeSet::new(),
+        network: &NetworkSettings::default(),
         rule_capacity: RULE_CAPACITY,
     };
     desired(&inputs, actual).expect("fewer rules than numbers")

@@ -76,6 +76,8 @@ impl MemoryMaps {
             "ports" => &mut contents.ports,
             "services" => &mut contents.services,
             "backends" => &mut contents.backends,
+            "non_masquerade" => &mut contents.non_masquerade,
+            "masquerade" => &mut contents.masquerade,
             "numbers" => &mut contents.numbers,
             name => panic!("a table {name} is new"),
         };

@@ -33,6 +33,7 @@ pub const CAPACITIES: Capacities = Capacities {
     backends: 512,
     rules: 64,
     numbers: 512,
+    non_masquerade: 16,
 };
 
 const PREFIX: &str = "weir-test-";

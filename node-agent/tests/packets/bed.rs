@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Sub as _;
 
 use weir_abi::address::{Address, AddressValue, CidrKey, address_flags};
 use weir_abi::config::Control;
@@ -16,7 +17,7 @@ use weir_abi::slots::{ACCEPT, DENY, Slots, slot};
 use weir_abi::workload::{Workload, workload_flags};
 use weir_agent::contents::Contents;
 use weir_agent::flow::decode::decode;
-use weir_agent::kernel::{Capacities, Kernel, LogCount, Ring, TestPacket};
+use weir_agent::kernel::{Capacities, FlowKey, Kernel, LogCount, Ring, TestPacket};
 use weir_agent::sync::Sync;
 use weir_agent::table::Maps as _;
 
@@ -60,44 +61,30 @@ pub enum Family {
 
 pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-impl Family {
-    fn pick(self, v4: &str, v6: &str) -> IpAddr {
-        let text = if self == Self::V4 { v4 } else { v6 };
-        text.parse().expect("an address")
-    }
+macro_rules! addresses {
+    ($($(#[$doc:meta])* $who:ident $v4:literal $v6:literal;)+) => {
+        impl Family {
+            $($(#[$doc])* pub fn $who(self) -> IpAddr {
+                let text = if self == Self::V4 { $v4 } else { $v6 };
+                text.parse().expect("an address")
+            })+
+        }
+    };
+}
 
-    pub fn a(self) -> IpAddr {
-        self.pick("10.0.0.1", "fd00::1")
-    }
-
-    pub fn b(self) -> IpAddr {
-        self.pick("10.0.0.2", "fd00::2")
-    }
-
+addresses! {
+    a "10.0.0.1" "fd00::1";
+    b "10.0.0.2" "fd00::2";
     /// This node.
-    pub fn node(self) -> IpAddr {
-        self.pick("10.9.0.1", "fd00:9::1")
-    }
-
+    node "10.9.0.1" "fd00:9::1";
     /// A pod of another node that no rule names.
-    pub fn remote(self) -> IpAddr {
-        self.pick("10.0.1.1", "fd00:0:0:1::1")
-    }
-
+    remote "10.0.1.1" "fd00:0:0:1::1";
     /// Somebody whom rules name by a CIDR.
-    pub fn stranger(self) -> IpAddr {
-        self.pick("192.0.2.9", "2001:db8::9")
-    }
-
+    stranger "192.0.2.9" "2001:db8::9";
     /// Somebody whom nothing names.
-    pub fn unknown(self) -> IpAddr {
-        self.pick("198.51.100.7", "2001:dead::7")
-    }
-
+    unknown "198.51.100.7" "2001:dead::7";
     /// The address of all Services.
-    pub fn service(self) -> IpAddr {
-        self.pick("10.96.0.1", "fd00:96::1")
-    }
+    service "10.96.0.1" "fd00:96::1";
 }
 
 /// What one run did.
@@ -198,22 +185,12 @@ impl Counters {
             reasons: kernel.packets().expect("counters"),
             rules: kernel.rule_counts().expect("rule counts"),
             log: kernel.log_count().expect("the log count"),
-            flows: flows4(kernel).len() as i64 + flows6(kernel).len() as i64,
+            flows: (flows::<FlowKey4>(kernel).len() + flows::<FlowKey6>(kernel).len()) as i64,
         }
     }
 }
 
-pub fn flows4(kernel: &Kernel) -> BTreeMap<FlowKey4, FlowValue> {
-    let mut flows = BTreeMap::new();
-    kernel
-        .for_each_flow(|key, value| {
-            flows.insert(key, value);
-        })
-        .expect("flows");
-    flows
-}
-
-pub fn flows6(kernel: &Kernel) -> BTreeMap<FlowKey6, FlowValue> {
+pub fn flows<K: FlowKey + Ord>(kernel: &Kernel) -> BTreeMap<K, FlowValue> {
     let mut flows = BTreeMap::new();
     kernel
         .for_each_flow(|key, value| {
@@ -324,8 +301,8 @@ impl Scene {
         Seen {
             action: outcome.return_value,
             packet: outcome.packet,
-            reasons: moved(&before.reasons, &after.reasons),
-            rules: moved_rules(&before.rules, &after.rules),
+            reasons: moved(&before.reasons, &after.reasons, u64::sub),
+            rules: moved(&before.rules, &after.rules, fewer),
             records,
             flows: after.flows - before.flows,
         }
@@ -341,23 +318,16 @@ impl Scene {
 
     /// A packet that the programs hand over to the pod on another interface.
     pub fn handed_to_a(&self, packet: &[u8], reason: Reason) -> Seen {
-        Seen::only(
-            TC_ACT_REDIRECT,
-            &framed(packet, &self.workload(Family::V4.a())),
-            reason,
-        )
+        self.handed_to(Family::V4.a(), packet, reason)
     }
 
     pub fn handed_to_b(&self, packet: &[u8], reason: Reason) -> Seen {
-        Seen::only(
-            TC_ACT_REDIRECT,
-            &framed(packet, &self.workload(Family::V4.b())),
-            reason,
-        )
+        self.handed_to(Family::V4.b(), packet, reason)
     }
 
-    fn workload(&self, address: IpAddr) -> Workload {
-        self.contents.workloads[&Address::from_ip(address)]
+    fn handed_to(&self, pod: IpAddr, packet: &[u8], reason: Reason) -> Seen {
+        let pod = &self.contents.workloads[&Address::from_ip(pod)];
+        Seen::only(TC_ACT_REDIRECT, &framed(packet, pod), reason)
     }
 }
 
@@ -369,30 +339,25 @@ pub fn framed(packet: &[u8], pod: &Workload) -> Vec<u8> {
     framed
 }
 
-fn moved(before: &BTreeMap<Reason, u64>, after: &BTreeMap<Reason, u64>) -> BTreeMap<Reason, u64> {
-    let moved = after
-        .iter()
-        .map(|(reason, count)| (*reason, count - before[reason]));
-    moved.filter(|(_, count)| *count != 0).collect()
+fn moved<K: Ord + Copy, C: Copy + Default + PartialEq>(
+    before: &BTreeMap<K, C>,
+    after: &BTreeMap<K, C>,
+    less: impl Fn(C, C) -> C,
+) -> BTreeMap<K, C> {
+    let moved = after.iter().map(|(key, count)| {
+        let before = before.get(key).copied().unwrap_or_default();
+        (*key, less(*count, before))
+    });
+    moved.filter(|(_, count)| *count != C::default()).collect()
 }
 
-fn moved_rules(
-    before: &BTreeMap<u32, RuleCount>,
-    after: &BTreeMap<u32, RuleCount>,
-) -> BTreeMap<u32, RuleCount> {
-    let moved = after.iter().map(|(rule, count)| {
-        let before = before.get(rule).copied().unwrap_or_default();
-        let count = RuleCount {
-            allowed: count.allowed - before.allowed,
-            denied: count.denied - before.denied,
-            logged: count.logged - before.logged,
-            lost: count.lost - before.lost,
-        };
-        (*rule, count)
-    });
-    moved
-        .filter(|(_, count)| *count != RuleCount::default())
-        .collect()
+fn fewer(after: RuleCount, before: RuleCount) -> RuleCount {
+    RuleCount {
+        allowed: after.allowed - before.allowed,
+        denied: after.denied - before.denied,
+        logged: after.logged - before.logged,
+        lost: after.lost - before.lost,
+    }
 }
 
 /// A record of a connection between two ends, without a Service.
@@ -421,18 +386,19 @@ pub fn record(reason: Reason, protocol: u8, source: (IpAddr, u16), destination: 
 }
 
 fn identity_of(ip: IpAddr) -> u32 {
-    FAMILIES
-        .iter()
-        .find_map(|family| {
-            [
-                (family.a(), identity::A),
-                (family.b(), identity::B),
-                (family.remote(), identity::REMOTE),
-            ]
-            .into_iter()
-            .find_map(|(address, identity)| (address == ip).then_some(identity))
-        })
+    let known = FAMILIES.into_iter().flat_map(identities);
+    known
+        .filter_map(|(address, identity)| (address == ip).then_some(identity))
+        .next()
         .unwrap_or_default()
+}
+
+fn identities(family: Family) -> [(IpAddr, u32); 3] {
+    [
+        (family.a(), identity::A),
+        (family.b(), identity::B),
+        (family.remote(), identity::REMOTE),
+    ]
 }
 
 /// The record of the connection from A to B that policy allows.
@@ -469,33 +435,29 @@ pub fn by(verdict: u8, rule: u32) -> SideVerdict {
 }
 
 pub fn accept(rule: u32) -> PolicyValue {
-    policy(slot(7, ACCEPT, rule))
+    policy(Slots {
+        network_policy: slot(7, ACCEPT, rule),
+        ..Slots::EMPTY
+    })
 }
 
 /// What isolation, or a rule of a NetworkPolicy's tier, denies.
 pub fn deny(rule: u32) -> PolicyValue {
-    policy(slot(9, DENY, rule))
+    policy(Slots {
+        network_policy: slot(9, DENY, rule),
+        ..Slots::EMPTY
+    })
 }
 
 /// What a rule of the Admin tier denies.
 pub fn deny_by_admin(rule: u32) -> PolicyValue {
-    let slots = Slots {
+    policy(Slots {
         admin: slot(1, DENY, rule),
         ..Slots::EMPTY
-    };
-    PolicyValue {
-        enforced: slots,
-        dry_run: slots,
-        port_table: NO_PORTS,
-        prefix_lens: 0,
-    }
+    })
 }
 
-fn policy(network_policy: u64) -> PolicyValue {
-    let slots = Slots {
-        network_policy,
-        ..Slots::EMPTY
-    };
+fn policy(slots: Slots) -> PolicyValue {
     PolicyValue {
         enforced: slots,
         dry_run: slots,
@@ -521,27 +483,17 @@ fn contents(a: u32, b: u32) -> Contents {
             (family.a(), workload(a, identity::A, A_SET, 1)),
             (family.b(), workload(b, identity::B, B_SET, 2)),
         ];
-        for (ip, workload) in pods {
-            let address = Address::from_ip(ip);
-            contents.workloads.insert(address, workload);
-            let value = AddressValue {
-                identity: workload.identity,
-                flags: 0,
-            };
-            contents.addresses.insert(address, value);
-        }
+        let pods = pods.map(|(ip, workload)| (Address::from_ip(ip), workload));
+        contents.workloads.extend(pods);
+        let pods = identities(family).map(|(ip, identity)| (ip, AddressValue { identity, flags: 0 }));
         let node = AddressValue {
             identity: 0,
             flags: address_flags::LOCAL_NODE,
         };
-        contents.addresses.insert(Address::from_ip(family.node()), node);
-        let remote = AddressValue {
-            identity: identity::REMOTE,
-            flags: 0,
-        };
+        let addresses = pods.into_iter().chain([(family.node(), node)]);
         contents
             .addresses
-            .insert(Address::from_ip(family.remote()), remote);
+            .extend(addresses.map(|(ip, value)| (Address::from_ip(ip), value)));
     }
     let cidr = |text: &str, prefix_len| CidrKey {
         prefix_len,
@@ -552,33 +504,20 @@ fn contents(a: u32, b: u32) -> Contents {
         (cidr("2001:db8::", 32), STRANGERS_6),
     ]
     .into();
-    let key = |set, direction, peer| PolicyKey {
-        side: side(set, direction),
-        peer,
-    };
-    contents.policy = [
-        (key(A_SET, EGRESS, ANY_PEER), deny(rule::A_ISOLATED)),
-        (key(A_SET, EGRESS, identity::B), accept(rule::A_TO_B)),
-        (
-            key(A_SET, EGRESS, CIDR_PEER | STRANGERS_4),
-            accept(rule::A_TO_STRANGER),
-        ),
-        (
-            key(A_SET, EGRESS, CIDR_PEER | STRANGERS_6),
-            accept(rule::A_TO_STRANGER),
-        ),
-        (key(B_SET, INGRESS, ANY_PEER), deny(rule::B_ISOLATED)),
-        (key(B_SET, INGRESS, identity::A), accept(rule::B_FROM_A)),
-        (
-            key(B_SET, INGRESS, CIDR_PEER | STRANGERS_4),
-            accept(rule::B_FROM_STRANGER),
-        ),
-        (
-            key(B_SET, INGRESS, CIDR_PEER | STRANGERS_6),
-            accept(rule::B_FROM_STRANGER),
-        ),
-    ]
-    .into();
+    let (of_a, of_b) = (side(A_SET, EGRESS), side(B_SET, INGRESS));
+    let entries = [
+        (of_a, ANY_PEER, deny(rule::A_ISOLATED)),
+        (of_a, identity::B, accept(rule::A_TO_B)),
+        (of_a, CIDR_PEER | STRANGERS_4, accept(rule::A_TO_STRANGER)),
+        (of_a, CIDR_PEER | STRANGERS_6, accept(rule::A_TO_STRANGER)),
+        (of_b, ANY_PEER, deny(rule::B_ISOLATED)),
+        (of_b, identity::A, accept(rule::B_FROM_A)),
+        (of_b, CIDR_PEER | STRANGERS_4, accept(rule::B_FROM_STRANGER)),
+        (of_b, CIDR_PEER | STRANGERS_6, accept(rule::B_FROM_STRANGER)),
+    ];
+    contents.policy = entries
+        .map(|(side, peer, value)| (PolicyKey { side, peer }, value))
+        .into();
     contents
 }
 

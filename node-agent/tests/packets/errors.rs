@@ -1,15 +1,17 @@
 //! ICMP errors: those that belong to a connection pass, and no others.
 
+use std::net::IpAddr;
+
 use weir_abi::policy::{ANY_PEER, INGRESS, PolicyKey, side};
 use weir_abi::reason::Reason;
-use weir_datapath::packet::tcp_flags;
+use weir_datapath::packet::{protocol, tcp_flags};
 use weir_datapath::testing::{icmp_error, tcp, udp};
 
 use crate::bed::{FAMILIES, Family, Scene, Seen};
 use crate::kernel_bed::in_bed;
 
 /// Destination unreachable, port unreachable.
-fn unreachable(family: Family) -> (u8, u8) {
+pub fn unreachable(family: Family) -> (u8, u8) {
     if family == Family::V4 { (3, 3) } else { (1, 4) }
 }
 
@@ -93,4 +95,44 @@ fn about_no_connection_are_dropped() {
             );
         }
     });
+}
+
+/// The error about `sent` that comes of translating one about `arrived`: the checksum in the packet that it quotes stays
+/// that of the packet that arrived, and the ICMP checksum is right for it.
+pub fn about(
+    source: IpAddr,
+    destination: IpAddr,
+    kind: u8,
+    code: u8,
+    sent: &[u8],
+    arrived: &[u8],
+) -> Vec<u8> {
+    let mut expected = icmp_error(source, destination, kind, code, sent).bytes();
+    let network = if source.is_ipv4() { 20 } else { 40 };
+    let transport_checksum = match sent[14 + if source.is_ipv4() { 9 } else { 6 }] {
+        protocol::TCP => 16,
+        protocol::UDP => 6,
+        _ => 2,
+    };
+    let theirs = 14 + network + transport_checksum;
+    let ours = theirs + network + 8;
+    let (old, new) = (word(&expected[ours..]), word(&arrived[theirs..]));
+    expected[ours..ours + 2].copy_from_slice(&new.to_be_bytes());
+    let checksum = 14 + network + 2;
+    let mended = mend(word(&expected[checksum..]), old, new);
+    expected[checksum..checksum + 2].copy_from_slice(&mended.to_be_bytes());
+    expected
+}
+
+fn word(bytes: &[u8]) -> u16 {
+    u16::from_be_bytes([bytes[0], bytes[1]])
+}
+
+/// RFC 1624, equation 3.
+fn mend(checksum: u16, old: u16, new: u16) -> u16 {
+    let mut sum = u32::from(!checksum) + u32::from(!old) + u32::from(new);
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
 }

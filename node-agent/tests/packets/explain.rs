@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use weir_abi::address::Address;
 use weir_abi::event::{SideVerdict, side_verdict};
 use weir_abi::explain::Explanation;
+use weir_abi::flow::{FlowKey4, FlowKey6};
 use weir_abi::policy::RuleCount;
 use weir_abi::reason::Reason;
 use weir_agent::contents::Contents;
@@ -12,7 +13,7 @@ use weir_agent::kernel::{Kernel, LogCount};
 use weir_datapath::packet::{protocol, tcp_flags};
 use weir_datapath::testing::{samples, tcp, udp};
 
-use crate::bed::{FAMILIES, Scene, by, flows4, flows6, identity, rule, serve};
+use crate::bed::{FAMILIES, Scene, by, flows, identity, rule, serve};
 use crate::kernel_bed::in_bed;
 
 /// Everything that any map holds.
@@ -31,7 +32,7 @@ fn everything(kernel: &Kernel) -> Everything {
     use weir_agent::table::Maps as _;
     Everything {
         contents: Contents::read(kernel).unwrap(),
-        flows: format!("{:?} {:?}", flows4(kernel), flows6(kernel)),
+        flows: format!("{:?} {:?}", flows::<FlowKey4>(kernel), flows::<FlowKey6>(kernel)),
         reasons: kernel.packets().unwrap(),
         rules: kernel.rule_counts().unwrap(),
         log: kernel.log_count().unwrap(),

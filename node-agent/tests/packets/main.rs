@@ -12,6 +12,8 @@ mod errors;
 mod explain;
 mod fragments;
 mod full_table;
+mod host_ports;
 mod log;
 mod malformed;
+mod masquerade;
 mod services;

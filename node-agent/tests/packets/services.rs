@@ -11,6 +11,7 @@ use weir_datapath::packet::{protocol, tcp_flags};
 use weir_datapath::testing::{Builder, icmp_error, sctp, tcp, udp};
 
 use crate::bed::{ALLOWED, FAMILIES, Family, Scene, Seen, TC_ACT_OK, a_to_b, framed, rule, serve};
+use crate::errors::about;
 use crate::kernel_bed::{Bed, in_bed};
 
 const ACK: u8 = tcp_flags::ACK;
@@ -254,38 +255,11 @@ fn hear_of_errors_under_their_own_address() {
             let arrived = udp_data(a, b, 4_000, 8_080).bytes();
             scene.sent_by_a(&sent);
             let seen = scene.sent_by_b(&icmp_error(b, a, kind, code, &arrived).bytes());
-            let mut expected = icmp_error(service, a, kind, code, &sent).bytes();
-            // The checksum of the packet quoted stays that of the packet that arrived, and the ICMP checksum is right
-            // for it.
-            let quoted_udp = expected.len() - 8 - 5;
-            let arrived_udp = arrived.len() - 8 - 5;
-            let (ours, theirs) = (quoted_udp + 6..quoted_udp + 8, arrived_udp + 6..arrived_udp + 8);
-            let (old, new) = (word(&expected[ours.clone()]), word(&arrived[theirs.clone()]));
-            expected[ours].copy_from_slice(&arrived[theirs]);
-            let checksum = if family == Family::V4 {
-                14 + 20 + 2
-            } else {
-                14 + 40 + 2
-            };
-            let mended = mend(word(&expected[checksum..checksum + 2]), old, new);
-            expected[checksum..checksum + 2].copy_from_slice(&mended.to_be_bytes());
+            let expected = about(service, a, kind, code, &sent, &arrived);
             assert_eq!(seen.action, 7, "{seen:?}");
             assert_eq!(seen.reasons, [(Reason::RelatedError, 1)].into());
             let workload = scene.contents.workloads[&Address::from_ip(a)];
             assert_eq!(seen.packet, framed(&expected, &workload), "{family:?}");
         }
     });
-}
-
-fn word(bytes: &[u8]) -> u16 {
-    u16::from_be_bytes([bytes[0], bytes[1]])
-}
-
-/// RFC 1624, equation 3.
-fn mend(checksum: u16, old: u16, new: u16) -> u16 {
-    let mut sum = u32::from(!checksum) + u32::from(!old) + u32::from(new);
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }

@@ -12,9 +12,11 @@ mod probe;
 mod wait;
 
 mod bad_input;
+mod between_nodes;
 mod changes;
 mod errors;
 mod full_table;
+mod outside;
 mod paths;
 mod remove;
 mod restart;

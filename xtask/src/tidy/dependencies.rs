@@ -67,8 +67,15 @@ const RULES: &[Rule] = &[
     Rule {
         name: "weir-operator",
         ours: &["weir-api", "weir-policy"],
-        ours_in_tests: &[],
+        ours_in_tests: &["weir-e2e"],
         others: Others::Never(&["aya", "aya-obj"]),
+    },
+    // Root runs it for each pod: it stays small.
+    Rule {
+        name: "weir-cni",
+        ours: &[],
+        ours_in_tests: &["weir-agent"],
+        others: Others::Only(&["ipnet", "serde", "serde_json", "thiserror"]),
     },
     Rule {
         name: "weir-agent",
@@ -76,10 +83,11 @@ const RULES: &[Rule] = &[
             "weir-abi",
             "weir-api",
             "weir-bpf-build",
+            "weir-cni",
             "weir-datapath",
             "weir-policy",
         ],
-        ours_in_tests: &["weir-testbed"],
+        ours_in_tests: &["weir-e2e", "weir-testbed"],
         others: Others::Any,
     },
     Rule {
@@ -124,6 +132,24 @@ const RULES: &[Rule] = &[
     Rule {
         name: "weir-bpf-build",
         ours: &[],
+        ours_in_tests: &[],
+        others: Others::Any,
+    },
+    Rule {
+        name: "weir-crdgen",
+        ours: &["weir-api"],
+        ours_in_tests: &[],
+        others: Others::Any,
+    },
+    Rule {
+        name: "weir-e2e",
+        ours: &["weir-bpf-build"],
+        ours_in_tests: &["weir-api", "weir-testbed"],
+        others: Others::Any,
+    },
+    Rule {
+        name: "weir-images",
+        ours: &["weir-e2e"],
         ours_in_tests: &[],
         others: Others::Any,
     },

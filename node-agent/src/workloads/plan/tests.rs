@@ -240,6 +240,7 @@ fn from_nothing() {
             address: address("fe80::1"),
             mac: HOST_MAC,
         },
+        sysctl(Host, V4, "accept_local", "1"),
         sysctl(Host, V4, "forwarding", "1"),
         sysctl(Host, V4, "rp_filter", "0"),
         sysctl(Host, V6, "accept_dad", "0"),

@@ -1,0 +1,151 @@
+//! From outcomes to `metav1.Condition`s, written only on change.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::statuses::{HeldConditions, Outcome, Status};
+
+/// What a change of a status is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    None,
+    /// It may wait and be folded with the next ones.
+    Passing,
+    /// The spec is another one, or something has become true.
+    AtOnce,
+}
+
+/// Compares a status with what the API has.
+#[must_use]
+pub fn change(status: &Status, held: HeldConditions<'_>) -> Change {
+    let pairs = status
+        .outcomes
+        .iter()
+        .map(|outcome| (outcome, find(held.conditions, outcome)));
+    let mut change = Change::None;
+    if held.nodes != status.nodes.as_deref() {
+        change = Change::Passing;
+    }
+    if !held.is_sound {
+        return Change::AtOnce;
+    }
+    for (outcome, known) in pairs {
+        let Some(known) = known else {
+            return Change::AtOnce;
+        };
+        let same_status = known.status == text(outcome.holds);
+        if known.observed_generation != Some(status.generation) || (!same_status && is_news(outcome)) {
+            return Change::AtOnce;
+        }
+        if !same_status || known.reason != outcome.reason || known.message != outcome.message {
+            change = Change::Passing;
+        }
+    }
+    change
+}
+
+/// Whether somebody may be waiting for this status of the condition.
+fn is_news(outcome: &Outcome) -> bool {
+    outcome.holds || outcome.condition == "Accepted"
+}
+
+/// The conditions to write. A condition whose status stays keeps the time of its last transition.
+#[must_use]
+pub fn conditions(status: &Status, held: &[Condition], now: Timestamp) -> Vec<Condition> {
+    let conditions = status.outcomes.iter().map(|outcome| {
+        let holds = text(outcome.holds);
+        let known = find(held, outcome).filter(|known| known.status == holds);
+        Condition {
+            type_: outcome.condition.to_owned(),
+            status: holds.to_owned(),
+            reason: outcome.reason.clone(),
+            message: outcome.message.clone(),
+            observed_generation: Some(status.generation),
+            last_transition_time: known.map_or(Time(now), |known| known.last_transition_time.clone()),
+        }
+    });
+    conditions.collect()
+}
+
+fn find<'a>(held: &'a [Condition], outcome: &Outcome) -> Option<&'a Condition> {
+    held.iter().find(|known| known.type_ == outcome.condition)
+}
+
+fn text(holds: bool) -> &'static str {
+    if holds { "True" } else { "False" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::statuses::Subject;
+
+    fn outcome(condition: &'static str, holds: bool, message: &str) -> Outcome {
+        Outcome {
+            condition,
+            holds,
+            reason: "Because".to_owned(),
+            message: message.to_owned(),
+        }
+    }
+
+    fn status(generation: i64, outcomes: Vec<Outcome>) -> Status {
+        Status {
+            subject: Subject::ClusterNetworkPolicy("deny".to_owned()),
+            uid: "u".to_owned(),
+            generation,
+            outcomes,
+            nodes: None,
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    fn change_from(before: &Status, after: &Status) -> Change {
+        let conditions = conditions(before, &[], at(1));
+        let held = HeldConditions {
+            conditions: &conditions,
+            nodes: None,
+            is_sound: true,
+        };
+        change(after, held)
+    }
+
+    #[test]
+    fn the_time_of_transition_is_kept() {
+        let before = conditions(&status(1, vec![outcome("Programmed", false, "1/2")]), &[], at(10));
+        let same = conditions(
+            &status(2, vec![outcome("Programmed", false, "2/3")]),
+            &before,
+            at(20),
+        );
+        assert_eq!(same[0].last_transition_time.0, at(10));
+        assert_eq!(same[0].observed_generation, Some(2));
+        let other = conditions(
+            &status(2, vec![outcome("Programmed", true, "3/3")]),
+            &same,
+            at(30),
+        );
+        assert_eq!(other[0].last_transition_time.0, at(30));
+    }
+
+    #[test]
+    fn changes_are_weighed() {
+        let pending = status(1, vec![outcome("Programmed", false, "1/2")]);
+        assert_eq!(change_from(&pending, &pending), Change::None);
+        let further = status(1, vec![outcome("Programmed", false, "1/3")]);
+        assert_eq!(change_from(&pending, &further), Change::Passing);
+        let done = status(1, vec![outcome("Programmed", true, "2/2")]);
+        assert_eq!(change_from(&pending, &done), Change::AtOnce);
+        assert_eq!(change_from(&done, &pending), Change::Passing);
+        let newer = status(2, vec![outcome("Programmed", false, "1/2")]);
+        assert_eq!(change_from(&pending, &newer), Change::AtOnce);
+        let more = status(
+            1,
+            vec![outcome("Programmed", false, "1/2"), outcome("Accepted", true, "")],
+        );
+        assert_eq!(change_from(&pending, &more), Change::AtOnce);
+    }
+}
