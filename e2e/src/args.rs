@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use weir_e2e::plan::{ClusterName, Family};
 use weir_e2e::recipes::Group;
+use weir_e2e::upstream;
 
 #[derive(Debug, Parser)]
 #[command(name = "weir-e2e", about = "A Kubernetes cluster on this machine")]
@@ -32,6 +33,8 @@ pub(crate) enum Task {
     Kubectl(Kubectl),
     /// Run a program on a node
     Exec(Exec),
+    /// Run specs of Kubernetes' own end-to-end tests against a cluster
+    Upstream(Upstream),
     /// End a node as if its power had failed, and start it again
     Reboot(Reboot),
     /// Make the seed of a node's container runtime (run by `up`)
@@ -105,6 +108,40 @@ pub(crate) struct Exec {
     /// The program and its arguments, after `--`
     #[arg(last = true, required = true)]
     pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Upstream {
+    #[command(flatten)]
+    pub(crate) cluster: Named,
+    #[arg(value_enum)]
+    pub(crate) group: UpstreamGroup,
+    /// Only specs whose names hold this text; several are allowed
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) focus: Vec<String>,
+    /// How many specs run at the same time
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=32))]
+    pub(crate) procs: u8,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum UpstreamGroup {
+    /// NetworkPolicy
+    Netpol,
+    /// From pod to pod, and from node to pod
+    Network,
+    /// What a conformant cluster passes, of the pod network
+    Conformance,
+}
+
+impl From<UpstreamGroup> for &'static upstream::Group {
+    fn from(name: UpstreamGroup) -> Self {
+        match name {
+            UpstreamGroup::Netpol => &upstream::NETPOL,
+            UpstreamGroup::Network => &upstream::NETWORK,
+            UpstreamGroup::Conformance => &upstream::CONFORMANCE,
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]

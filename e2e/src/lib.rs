@@ -32,3 +32,4 @@ pub mod recipes;
 pub mod seed;
 pub mod status;
 pub mod up;
+pub mod upstream;

@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -23,7 +23,7 @@ use weir_e2e::progress::Progress;
 use weir_e2e::recipes::Group;
 use weir_e2e::status::status;
 use weir_e2e::up::up;
-use weir_e2e::{build, node, seed};
+use weir_e2e::{build, node, seed, upstream as upstream_tests};
 
 use crate::args::{Args, Task};
 
@@ -58,6 +58,7 @@ fn run(task: Task) -> Result<()> {
             become_program(cluster.kubectl()?.args(options.arguments))
         }
         Task::Exec(options) => exec(&options),
+        Task::Upstream(options) => upstream(options, progress),
         Task::Reboot(options) => Cluster::existing(&options.cluster.name)?.reboot(&options.node, progress),
         Task::MakeSeed { archives } => seed::make(&archives),
         Task::NodeEnter { spec } => node::enter(&spec),
@@ -121,6 +122,23 @@ fn exec(options: &args::Exec) -> Result<()> {
         cluster.node(&options.node)?.command(program)?
     };
     become_program(command.args(arguments))
+}
+
+fn upstream(options: args::Upstream, progress: Progress) -> Result<()> {
+    let table = upstream_tests::run(
+        &Cluster::existing(&options.cluster.name)?,
+        &upstream_tests::Options {
+            group: options.group.into(),
+            focus: options.focus,
+            processes: options.procs,
+        },
+        progress,
+    )?;
+    println!("{table}");
+    if table.has_failures() {
+        bail!("upstream's tests: {}", table.totals());
+    }
+    Ok(())
 }
 
 /// Returns only with an error.

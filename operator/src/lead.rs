@@ -41,6 +41,8 @@ pub struct Leader {
     health: Health,
     started: Instant,
     wanted: Option<Wanted>,
+    /// Something has happened that `wanted` does not know of: what it says of a policy may no longer be true.
+    is_outdated: bool,
     /// The nodes whose Leases had expired when they were looked at last.
     cut_off: BTreeSet<String>,
     pace: Pace,
@@ -68,6 +70,7 @@ impl Leader {
             health,
             started: Instant::now(),
             wanted: None,
+            is_outdated: false,
             cut_off: BTreeSet::new(),
             pace: Pace::default(),
             dirty: None,
@@ -111,6 +114,7 @@ impl Leader {
         if plan || (acknowledged && waits) {
             self.touch();
         }
+        self.is_outdated |= plan;
         self.statuses_due |= statuses;
     }
 
@@ -160,6 +164,7 @@ impl Leader {
         self.dirty = None;
         let started = Instant::now();
         let wanted = plan(&self.world.cluster, &self.world.existing);
+        self.is_outdated = false;
         let identities = wanted.identity_slices.values().flatten();
         let identities = identities.map(|namespace| namespace.identities.len()).sum();
         self.metrics
@@ -219,7 +224,7 @@ impl Leader {
     }
 
     async fn write_statuses(&mut self) {
-        if !self.statuses_due && !self.pace.is_waiting() {
+        if self.is_outdated || (!self.statuses_due && !self.pace.is_waiting()) {
             return;
         }
         let Some(wanted) = &self.wanted else { return };

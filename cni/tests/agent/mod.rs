@@ -15,7 +15,7 @@ use weir_cni::CniError;
 use weir_cni::error::code;
 use weir_cni::protocol::AttachmentId;
 
-pub struct Agent {
+pub(crate) struct Agent {
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
     shared: Arc<Mutex<Shared>>,
@@ -27,13 +27,13 @@ struct Shared {
     refusal: Option<CniError>,
 }
 
-pub fn socket(dir: &Path) -> PathBuf {
+pub(crate) fn socket(dir: &Path) -> PathBuf {
     dir.join("run/cni.sock")
 }
 
 impl Agent {
     /// Serves once this returns.
-    pub fn start(dir: &Path, pod_cidrs: &[&str]) -> Agent {
+    pub(crate) fn start(dir: &Path, pod_cidrs: &[&str]) -> Agent {
         let (socket, state) = (socket(dir), dir.join("state"));
         let pod_cidrs = pod_cidrs
             .iter()
@@ -59,22 +59,22 @@ impl Agent {
         Agent { stop, thread, shared }
     }
 
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         self.stop.send(()).expect("running");
         self.thread.join().expect("joined");
     }
 
-    pub fn attached(&self) -> BTreeSet<AttachmentId> {
+    pub(crate) fn attached(&self) -> BTreeSet<AttachmentId> {
         self.shared.lock().expect("sound").attached.clone()
     }
 
     /// From then on everything fails.
-    pub fn refuse(&self, error: CniError) {
+    pub(crate) fn refuse(&self, error: CniError) {
         self.shared.lock().expect("sound").refusal = Some(error);
     }
 
     /// Waits for what happens by itself.
-    pub fn until(&self, condition: impl Fn(&BTreeSet<AttachmentId>) -> bool) {
+    pub(crate) fn until(&self, condition: impl Fn(&BTreeSet<AttachmentId>) -> bool) {
         let start = Instant::now();
         while !condition(&self.attached()) {
             assert!(start.elapsed() < Duration::from_secs(30), "{:?}", self.attached());

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 /// One call of the plugin.
 #[derive(Clone, Debug)]
-pub struct Call {
+pub(crate) struct Call {
     dir: PathBuf,
     variables: BTreeMap<String, String>,
     config: Value,
@@ -19,13 +19,13 @@ pub struct Call {
 
 /// What came of it, with the paths of the test's directory replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     Success { stdout: Option<Value>, stderr: String },
     Failure { stdout: Value, stderr: String },
 }
 
 impl Call {
-    pub fn new(command: &str, version: &str, dir: &Path) -> Call {
+    pub(crate) fn new(command: &str, version: &str, dir: &Path) -> Call {
         let variables = [
             ("CNI_COMMAND", command.to_owned()),
             ("CNI_CONTAINERID", "c1".into()),
@@ -54,26 +54,26 @@ impl Call {
         }
     }
 
-    pub fn container(self, id: &str) -> Call {
+    pub(crate) fn container(self, id: &str) -> Call {
         self.variable("CNI_CONTAINERID", id)
     }
 
-    pub fn variable(mut self, name: &str, value: &str) -> Call {
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Call {
         self.variables.insert(name.into(), value.into());
         self
     }
 
-    pub fn config(mut self, key: &str, value: Value) -> Call {
+    pub(crate) fn config(mut self, key: &str, value: Value) -> Call {
         self.config[key] = value;
         self
     }
 
-    pub fn stdin(mut self, text: &str) -> Call {
+    pub(crate) fn stdin(mut self, text: &str) -> Call {
         self.stdin = Some(text.into());
         self
     }
 
-    pub fn run(&self) -> Answer {
+    pub(crate) fn run(&self) -> Answer {
         let mut child = Command::new(env!("CARGO_BIN_EXE_weir-cni"))
             .env_clear()
             .envs(&self.variables)
@@ -109,21 +109,21 @@ impl Call {
 }
 
 impl Answer {
-    pub fn silent() -> Answer {
+    pub(crate) fn silent() -> Answer {
         Answer::Success {
             stdout: None,
             stderr: String::new(),
         }
     }
 
-    pub fn said(result: Value) -> Answer {
+    pub(crate) fn said(result: Value) -> Answer {
         Answer::Success {
             stdout: Some(result),
             stderr: String::new(),
         }
     }
 
-    pub fn failed(error: Value) -> Answer {
+    pub(crate) fn failed(error: Value) -> Answer {
         Answer::Failure {
             stdout: error,
             stderr: String::new(),
@@ -131,7 +131,7 @@ impl Answer {
     }
 
     /// Those of a result.
-    pub fn addresses(&self) -> Vec<String> {
+    pub(crate) fn addresses(&self) -> Vec<String> {
         let Answer::Success {
             stdout: Some(result), ..
         } = self

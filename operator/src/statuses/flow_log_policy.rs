@@ -10,41 +10,48 @@ use crate::cluster::Written;
 pub(super) const LOG_REASON_PREFIX: &str = "FlowLog";
 
 pub(super) fn statuses(facts: Facts<'_>) -> Vec<Status> {
-    let policies = facts
-        .cluster
-        .flow_log_policies
-        .iter()
-        .map(|(name, written)| Status {
+    let policies = facts.cluster.flow_log_policies.iter().map(|(name, written)| {
+        let (outcomes, nodes) = outcomes(facts, name, written);
+        Status {
             subject: Subject::FlowLogPolicy(name.clone()),
             uid: written.uid.clone(),
             generation: written.generation,
-            outcomes: outcomes(facts, name, written),
-            nodes: None,
-        });
+            outcomes,
+            nodes,
+        }
+    });
     policies.collect()
 }
 
-fn outcomes(facts: Facts<'_>, name: &str, written: &Written) -> Vec<Outcome> {
+/// The number of nodes is absent where none is to log by it.
+fn outcomes(facts: Facts<'_>, name: &str, written: &Written) -> (Vec<Outcome>, Option<String>) {
     let object = ObjectRef {
         kind: "FlowLogPolicy".to_owned(),
         namespace: None,
         name: name.to_owned(),
     };
     let accepted = accepted(&object, written, &facts.wanted.problems);
-    let programmed = match facts.wanted.flow_logs.get(name) {
+    let (programmed, nodes) = match facts.wanted.flow_logs.get(name) {
         Some(log) => {
             let has =
                 |_: &str, contents: &crate::existing::Contents| contents.flow_logs.contains(&log.digest);
-            standing(facts, facts.wanted.nodes.keys(), has).programmed(("NoNodes", "there is no node"))
+            let standing = standing(facts, facts.wanted.nodes.keys(), has);
+            (
+                standing.programmed(("NoNodes", "there is no node")),
+                Some(standing.count()),
+            )
         }
-        None => Outcome {
-            condition: "Programmed",
-            holds: false,
-            reason: "NotAccepted".to_owned(),
-            message: "nothing is logged by it".to_owned(),
-        },
+        None => {
+            let outcome = Outcome {
+                condition: "Programmed",
+                holds: false,
+                reason: "NotAccepted".to_owned(),
+                message: "nothing is logged by it".to_owned(),
+            };
+            (outcome, None)
+        }
     };
-    vec![accepted, programmed, degraded(facts, name)]
+    (vec![accepted, programmed, degraded(facts, name)], nodes)
 }
 
 /// Nodes that say so of this policy (`refused` names `flowLogs.<name>`), or of their logs in general.
