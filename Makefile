@@ -2,7 +2,10 @@
 
 CARGO ?= cargo
 
-.PHONY: help setup demo test bench cluster cluster-down e2e clean
+# Which of upstream's tests: netpol, network or conformance.
+GROUP ?= netpol
+
+.PHONY: help setup demo test bench cluster cluster-down e2e upstream clean
 
 help:
 	@echo "make demo          set up this machine, build, and show the main job"
@@ -10,6 +13,7 @@ help:
 	@echo "make cluster-down  end it"
 	@echo "make test          set up this machine, and run every check and test"
 	@echo "make e2e           set up this machine, and run the tests that only a cluster can show"
+	@echo "make upstream      run Kubernetes' own tests in the cluster that runs: GROUP=netpol, network or conformance"
 	@echo "make bench         set up this machine, build, and run the benchmarks"
 	@echo "make setup         install what is missing here"
 	@echo "make clean         remove what was built, and what an interrupted run left on this machine"
@@ -22,6 +26,9 @@ cluster: .have-cargo
 
 cluster-down: .have-cargo
 	+@$(CARGO) xtask cluster down
+
+upstream: .have-cargo
+	+@$(CARGO) xtask upstream $(GROUP)
 
 clean: .have-cargo
 	+@$(CARGO) xtask clean-up

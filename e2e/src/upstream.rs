@@ -73,7 +73,8 @@ pub fn run(cluster: &Cluster, options: &Options, progress: Progress) -> Result<T
 fn select(options: &Options) -> Result<Selection> {
     let mut list = Command::new(build::path(&E2E_TEST)?);
     let output = process::output(list.arg("--list-tests"))?;
-    let names = listed(&String::from_utf8_lossy(&output));
+    let output = String::from_utf8_lossy(&output);
+    let names = listed(&output);
     let selection = Selection::of(&names, options.group, &options.focus);
     if selection.chosen.is_empty() {
         bail!(

@@ -39,6 +39,9 @@ pub(crate) enum Task {
     Kubectl(Kubectl),
     /// Set up and run the tests that only a cluster can show (need root: uses sudo otherwise)
     E2e(PassedOn),
+    /// Run Kubernetes' own end-to-end tests against the cluster that runs: netpol, network or conformance, --focus,
+    /// --procs (needs root: uses sudo otherwise)
+    Upstream(Options),
     /// List and remove what an interrupted run left on this machine
     CleanUp(CleanUp),
 }

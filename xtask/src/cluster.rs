@@ -32,6 +32,12 @@ pub(crate) fn kubectl(checkout: &Checkout, options: &Kubectl) -> Result<()> {
     e2e(checkout, "kubectl", &arguments)
 }
 
+/// Runs a group of upstream's specs against a cluster that runs.
+pub(crate) fn upstream(checkout: &Checkout, options: &Options) -> Result<()> {
+    setup::cluster::run()?;
+    e2e(checkout, "upstream", &options.arguments)
+}
+
 /// Runs the tests that only a cluster can show.
 pub(crate) fn test(checkout: &Checkout, options: &PassedOn) -> Result<()> {
     setup::run()?;

@@ -55,6 +55,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Cluster(options) => cluster::run(&checkout, &options),
         Task::Kubectl(options) => cluster::kubectl(&checkout, &options),
         Task::E2e(options) => cluster::test(&checkout, &options),
+        Task::Upstream(options) => cluster::upstream(&checkout, &options),
         Task::CleanUp(options) => leftovers::run(&checkout, &options),
     }
 }

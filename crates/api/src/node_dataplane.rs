@@ -78,7 +78,9 @@ pub struct NodeDataplaneSpec {
     #[schemars(schema_with = "schema::free_form")]
     pub flow_logs: BTreeMap<String, Value>,
     /// The settings of the node: the DataplaneConfigs that select it, merged.
+    // Applied as a whole: where the last field of a map goes, the API server makes the map null, and refuses that.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub settings: DataplaneSettings,
 }
 
