@@ -471,6 +471,8 @@ fn valid_objects_that_change_when_applied(bed: &Bed) -> Vec<String> {
         check(&object, &["-f", "-"], &object);
     }
     for kind in [
+        // Where the others are.
+        "namespace",
         "networkpolicy",
         "clusternetworkpolicy",
         "flowlogpolicy",

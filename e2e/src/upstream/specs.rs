@@ -65,6 +65,7 @@ pub const CONFORMANCE: Group = Group {
     exclusions: &[
         SCTP,
         exclusion("[sig-network] API Server", API_ONLY),
+        exclusion("[sig-network] EndpointSlice should support a Service", SERVICES),
         exclusion("[sig-network] EndpointSlice", API_ONLY),
         exclusion("[sig-network] Endpoints", API_ONLY),
         exclusion("[sig-network] Ingress", API_ONLY),
