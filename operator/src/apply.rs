@@ -187,12 +187,21 @@ impl Writer {
                     "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
                     "name": policy.name, "uid": status.uid,
                 });
-                let body = json!({
+                let head = json!({
                     "metadata": { "ownerReferences": [owner] },
                     "spec": PolicyStatusSpec { policy_uid: status.uid.clone() },
-                    "status": told,
                 });
-                self.apply(&place, &policy.name, &body).await?;
+                match self.apply(&place, &policy.name, &head).await {
+                    // It is that of an earlier policy of this name.
+                    Err(kube::Error::Api(refusal)) if refusal.code == 422 => {
+                        self.delete(&place, &policy.name).await?;
+                        self.apply(&place, &policy.name, &head).await?;
+                    }
+                    answer => {
+                        answer?;
+                    }
+                }
+                self.apply_status(&place, &policy.name, &body).await?;
             }
             Subject::ClusterNetworkPolicy(name) => {
                 self.apply_status(&self.place::<ClusterNetworkPolicy>(), name, &body)

@@ -39,8 +39,9 @@
 //! | `policy.networking.k8s.io` | `clusternetworkpolicies` | list, watch |
 //! | `policy.networking.k8s.io` | `clusternetworkpolicies/status` | patch |
 //! | `dataplane.weir.dev` | `dataplaneconfigs`, `flowlogpolicies` | list, watch |
-//! | `dataplane.weir.dev` | `dataplaneconfigs/status`, `flowlogpolicies/status` | patch |
-//! | `dataplane.weir.dev` | `nodedataplanes`, `policystatuses` | list, watch, create, patch |
+//! | `dataplane.weir.dev` | `dataplaneconfigs/status`, `flowlogpolicies/status`, `policystatuses/status` | patch |
+//! | `dataplane.weir.dev` | `nodedataplanes` | list, watch, create, patch |
+//! | `dataplane.weir.dev` | `policystatuses` | list, watch, create, patch, delete |
 //! | `dataplane.weir.dev` | `identityslices`, `addressslices` | list, watch, create, patch, delete |
 //! | `events.k8s.io` | `events` | create, patch |
 //!

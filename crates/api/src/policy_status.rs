@@ -52,8 +52,10 @@ use crate::schema;
     printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date")
 )]
 pub struct PolicyStatusSpec {
-    /// The UID of the NetworkPolicy.
+    /// The UID of the NetworkPolicy. Another policy of the same name has another PolicyStatus: the generation of
+    /// this one never rises, so that `kubectl wait`, which compares it with what a condition has observed, returns.
     #[serde(rename = "policyUID")]
+    #[x_kube(validation = ("self == oldSelf", "policyUID never changes: delete the PolicyStatus, and the operator writes the one of the new policy"))]
     pub policy_uid: String,
 }
 
@@ -71,15 +73,11 @@ pub struct PolicyStatusStatus {
     pub nodes: Option<String>,
 }
 
-/// The CustomResourceDefinition. It has no status subresource: the whole object is the operator's.
+/// The CustomResourceDefinition.
 ///
 /// # Errors
 /// When a definition cannot be taken apart and put together again as JSON, which no definition made from these types
 /// does.
 pub fn custom_resource_definition() -> Result<CustomResourceDefinition, serde_json::Error> {
-    let mut definition = schema::round_off(PolicyStatus::crd())?;
-    if let Some(version) = definition["spec"]["versions"][0].as_object_mut() {
-        version.remove("subresources");
-    }
-    serde_json::from_value(definition)
+    serde_json::from_value(schema::round_off(PolicyStatus::crd())?)
 }
