@@ -9,6 +9,7 @@ mod told;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -143,7 +144,7 @@ impl Agent {
         .await?;
         let mut attachments = Attachments::open(&args.cni_state_dir)?;
         attachments.forget_dead().await;
-        let requests = serve(&args.cni_socket)?;
+        let requests = serve(&args.cni_socket, Arc::clone(&node.metrics))?;
         let client = api_client(args.kubeconfig.as_deref()).await?;
         let agent = Self {
             watches: Watches::start(&client, &args.node_name),

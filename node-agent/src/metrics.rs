@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 use weir_abi::reason::Reason;
 
@@ -32,6 +32,7 @@ pub struct Metrics {
     sync_writes: IntCounterVec,
     sync_errors: IntCounter,
     programmed_revision: IntGauge,
+    cni_request_duration: HistogramVec,
     objects: IntGaugeVec,
     object_problems: IntGaugeVec,
     build_info: IntGaugeVec,
@@ -167,6 +168,17 @@ impl Metrics {
                 r,
                 IntGauge::new("weir_programmed_revision", "Revision of the policy that the kernel holds.")?,
             )?,
+            cni_request_duration: register(
+                r,
+                HistogramVec::new(
+                    HistogramOpts::new(
+                        "weir_cni_request_duration_seconds",
+                        "Time from a request of the CNI plugin to its answer.",
+                    )
+                    .buckets(prometheus::exponential_buckets(0.001, 2.0, 16)?),
+                    &["verb", "result"],
+                )?,
+            )?,
             objects: gauges(r, "weir_objects", "API objects that are in force.", &["kind"])?,
             object_problems: gauges(
                 r,
@@ -261,6 +273,14 @@ impl Metrics {
 
     pub fn add_sync_error(&self) {
         self.sync_errors.inc();
+    }
+
+    /// Takes note of an answer to the CNI plugin.
+    pub fn observe_cni_request(&self, verb: &str, succeeded: bool, duration: Duration) {
+        let result = if succeeded { "success" } else { "failure" };
+        self.cni_request_duration
+            .with_label_values(&[verb, result])
+            .observe(duration.as_secs_f64());
     }
 
     /// Sets how many objects of each kind are in force, and how many problems of each code there are.
@@ -381,6 +401,7 @@ mod tests {
         metrics.set_map("policy", 11, 50_000);
         metrics.observe_sync(Duration::from_millis(3), &BTreeMap::from([("policy", 12)]), 13);
         metrics.add_sync_error();
+        metrics.observe_cni_request("add", true, Duration::from_millis(3));
         metrics.set_objects(
             &BTreeMap::from([("Pod", 14)]),
             &BTreeMap::from([(("Pod".to_owned(), "Duplicate".to_owned()), 15)]),
@@ -439,6 +460,8 @@ mod tests {
             r#"weir_sync_writes_total{map="policy"} 12"#,
             r#"weir_sync_errors_total 1"#,
             r#"weir_programmed_revision 13"#,
+            r#"weir_cni_request_duration_seconds_bucket{result="success",verb="add",le="0.002"} 0"#,
+            r#"weir_cni_request_duration_seconds_bucket{result="success",verb="add",le="0.004"} 1"#,
             r#"weir_objects{kind="Pod"} 14"#,
             r#"weir_object_problems{code="Duplicate",kind="Pod"} 15"#,
             r#"weir_build_info{abi_version="1",version="0.1.0"} 1"#,

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -23,6 +23,7 @@ use weir_cni::protocol::{self, Answer, MAX_REQUEST, Verb};
 use weir_policy::snapshot::PodId;
 
 use super::{Attached, AttachmentId, CniError, code};
+use crate::metrics::Metrics;
 
 /// What the runtime wants. Every kind may come again, and must then be answered as before.
 #[derive(Debug)]
@@ -62,6 +63,19 @@ pub enum RequestKind {
     Status,
 }
 
+impl RequestKind {
+    /// As a metric's label.
+    const fn verb(&self) -> &'static str {
+        match self {
+            Self::Add { .. } => "add",
+            Self::Del { .. } => "del",
+            Self::Check { .. } => "check",
+            Self::Gc { .. } => "gc",
+            Self::Status => "status",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// To `Add` and `Check`; see [`attached`](super::attached).
@@ -98,21 +112,25 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 ///
 /// The notes that the plugin left while no agent answered come as `Del` requests like all others, at the start and
 /// every ten seconds; they are tried again until one is answered with success.
-pub fn serve(socket_path: &Path) -> Result<mpsc::Receiver<Request>, ServeError> {
-    serve_every(socket_path, REPLAY_EVERY)
+pub fn serve(socket_path: &Path, metrics: Arc<Metrics>) -> Result<mpsc::Receiver<Request>, ServeError> {
+    serve_every(socket_path, metrics, REPLAY_EVERY)
 }
 
-fn serve_every(socket_path: &Path, replay_every: Duration) -> Result<mpsc::Receiver<Request>, ServeError> {
+fn serve_every(
+    socket_path: &Path,
+    metrics: Arc<Metrics>,
+    replay_every: Duration,
+) -> Result<mpsc::Receiver<Request>, ServeError> {
     let notes = deletions::directory(socket_path);
     listen::create_directory(&notes)?;
     let listener = listen::listen(socket_path)?;
     let (send, receive) = mpsc::channel(QUEUE);
     tokio::spawn(replay::replay(notes, send.clone(), replay_every));
-    tokio::spawn(accept(listener, send));
+    tokio::spawn(accept(listener, send, metrics));
     Ok(receive)
 }
 
-async fn accept(listener: UnixListener, requests: mpsc::Sender<Request>) {
+async fn accept(listener: UnixListener, requests: mpsc::Sender<Request>, metrics: Arc<Metrics>) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let next = async {
@@ -126,7 +144,12 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<Request>) {
         };
         match accepted {
             Ok((stream, _)) => {
-                tokio::spawn(serve_connection(stream, requests.clone(), slot));
+                tokio::spawn(serve_connection(
+                    stream,
+                    requests.clone(),
+                    Arc::clone(&metrics),
+                    slot,
+                ));
             }
             Err(error) => {
                 warn!(%error, "cannot accept a connection of the CNI plugin");
@@ -139,14 +162,19 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<Request>) {
 async fn serve_connection(
     stream: UnixStream,
     requests: mpsc::Sender<Request>,
+    metrics: Arc<Metrics>,
     _slot: Option<OwnedSemaphorePermit>,
 ) {
-    if let Err(error) = serve_peer(stream, &requests).await {
+    if let Err(error) = serve_peer(stream, &requests, &metrics).await {
         debug!(%error, "connection of the CNI plugin");
     }
 }
 
-async fn serve_peer(mut stream: UnixStream, requests: &mpsc::Sender<Request>) -> io::Result<()> {
+async fn serve_peer(
+    mut stream: UnixStream,
+    requests: &mpsc::Sender<Request>,
+    metrics: &Metrics,
+) -> io::Result<()> {
     let uid = stream.peer_cred()?.uid();
     if !may_ask(uid, nix::unistd::geteuid().as_raw()) {
         warn!(uid, "refused a connection to the socket of the CNI plugin");
@@ -155,10 +183,16 @@ async fn serve_peer(mut stream: UnixStream, requests: &mpsc::Sender<Request>) ->
     let (read, mut write) = stream.split();
     let mut read = BufReader::new(read);
     let answer = match read_request(&mut read).await? {
-        Ok(kind) => match answer(kind, &mut read, requests).await {
-            Some(answer) => answer,
-            None => return Ok(()),
-        },
+        Ok(kind) => {
+            let (verb, asked) = (kind.verb(), Instant::now());
+            let answer = answer(kind, &mut read, requests).await;
+            let succeeded = matches!(answer, Some(Answer::Attached(_) | Answer::Done));
+            metrics.observe_cni_request(verb, succeeded, asked.elapsed());
+            match answer {
+                Some(answer) => answer,
+                None => return Ok(()),
+            }
+        }
         Err(error) => Answer::Failed(error),
     };
     let line = protocol::line(&answer)?;

@@ -5,6 +5,7 @@ use tempfile::TempDir;
 use weir_cni::protocol::Pod;
 
 use super::*;
+use crate::metrics::Build;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -12,6 +13,14 @@ fn bed() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().expect("a directory");
     let socket = dir.path().join("run/cni.sock");
     (dir, socket)
+}
+
+fn metrics() -> Arc<Metrics> {
+    let build = Build {
+        version: "0.1.0",
+        abi_version: 1,
+    };
+    Arc::new(Metrics::new(build).expect("metrics"))
 }
 
 fn request_line(verb: Verb) -> Vec<u8> {
@@ -48,7 +57,8 @@ async fn exchange(socket: &Path, bytes: &[u8]) -> String {
 #[tokio::test]
 async fn hands_every_verb_to_the_loop() {
     let (_dir, socket) = bed();
-    let mut requests = serve(&socket).expect("served");
+    let metrics = metrics();
+    let mut requests = serve(&socket, Arc::clone(&metrics)).expect("served");
     assert_eq!(fs::metadata(&socket).expect("there").mode() & 0o777, 0o600);
     let id = AttachmentId {
         container_id: "c1".into(),
@@ -115,12 +125,18 @@ async fn hands_every_verb_to_the_loop() {
         });
         assert_eq!(answer, "\"done\"\n");
     }
+    let text = metrics.render().expect("text");
+    let counts: Vec<&str> = text.lines().filter(|line| line.contains("_count{")).collect();
+    let expected = ["add", "check", "del", "gc", "status"].map(|verb| {
+        format!(r#"weir_cni_request_duration_seconds_count{{result="success",verb="{verb}"}} 1"#)
+    });
+    assert_eq!(counts, expected);
 }
 
 #[tokio::test]
 async fn hands_errors_to_the_plugin() {
     let (_dir, socket) = bed();
-    let mut requests = serve(&socket).expect("served");
+    let mut requests = serve(&socket, metrics()).expect("served");
     let line = request_line(Verb::Status);
     let (answer, ()) = tokio::join!(exchange(&socket, &line), async {
         let error = CniError::new(code::NOT_AVAILABLE, "no podCIDR");
@@ -141,7 +157,7 @@ async fn hands_errors_to_the_plugin() {
 #[tokio::test]
 async fn refuses_what_is_no_request() {
     let (_dir, socket) = bed();
-    let mut requests = serve(&socket).expect("served");
+    let mut requests = serve(&socket, metrics()).expect("served");
     let long = vec![b'x'; MAX_REQUEST as usize + 10];
     let cases: [(&[u8], &str); 4] = [
         (
@@ -181,7 +197,7 @@ async fn refuses_what_is_no_request() {
 #[tokio::test]
 async fn tells_the_loop_that_nobody_waits_any_more() {
     let (_dir, socket) = bed();
-    let mut requests = serve(&socket).expect("served");
+    let mut requests = serve(&socket, metrics()).expect("served");
     let mut stream = UnixStream::connect(&socket).await.expect("connected");
     stream.write_all(&request_line(Verb::Status)).await.expect("sent");
     let mut request = next(&mut requests).await;
@@ -193,7 +209,7 @@ async fn tells_the_loop_that_nobody_waits_any_more() {
 #[tokio::test]
 async fn a_connection_that_breaks_off_is_forgotten() {
     let (_dir, socket) = bed();
-    let mut requests = serve(&socket).expect("served");
+    let mut requests = serve(&socket, metrics()).expect("served");
     let mut stream = UnixStream::connect(&socket).await.expect("connected");
     let line = request_line(del("half"));
     stream.write_all(&line[..line.len() - 1]).await.expect("sent");
@@ -213,11 +229,11 @@ async fn a_connection_that_breaks_off_is_forgotten() {
 #[tokio::test]
 async fn a_socket_that_was_left_is_replaced_and_another_file_is_not() {
     let (_dir, socket) = bed();
-    drop(serve(&socket).expect("served"));
+    drop(serve(&socket, metrics()).expect("served"));
     // What a crash between two steps leaves.
     let unfinished = socket.with_file_name("cni.sock~");
     drop(std::os::unix::net::UnixListener::bind(&unfinished).expect("bound"));
-    let mut requests = serve(&socket).expect("served again");
+    let mut requests = serve(&socket, metrics()).expect("served again");
     assert!(!unfinished.exists());
     let line = request_line(Verb::Status);
     let (answer, ()) = tokio::join!(exchange(&socket, &line), async {
@@ -228,7 +244,7 @@ async fn a_socket_that_was_left_is_replaced_and_another_file_is_not() {
 
     let other = socket.with_file_name("other");
     fs::write(&other, "precious").expect("written");
-    let error = serve(&other).expect_err("occupied");
+    let error = serve(&other, metrics()).expect_err("occupied");
     assert_eq!(
         error.to_string(),
         format!("{}: there is a file that is no socket", other.display())
@@ -247,7 +263,7 @@ async fn replays_the_notes_until_they_succeed() {
     };
     deletions::leave(&notes, &note("a")).expect("left");
     deletions::leave(&notes, &note("b")).expect("left");
-    let mut requests = serve_every(&socket, Duration::from_millis(20)).expect("served");
+    let mut requests = serve_every(&socket, metrics(), Duration::from_millis(20)).expect("served");
     let steps = [
         ("a", Ok(Reply::Done)),
         ("b", Err(CniError::io_failure("busy"))),
@@ -276,7 +292,7 @@ async fn replays_the_notes_until_they_succeed() {
 #[tokio::test]
 async fn many_ask_at_once() {
     let (_dir, socket) = bed();
-    let mut requests = serve(&socket).expect("served");
+    let mut requests = serve(&socket, metrics()).expect("served");
     let asking: Vec<_> = (0..300)
         .map(|number| {
             let socket = socket.clone();
