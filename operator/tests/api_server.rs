@@ -145,6 +145,26 @@ async fn acknowledged_means_programmed(world: &World) {
     world.acknowledge("n2").await;
     let status = world.policy_status("shop", "db", "Programmed", "True").await;
     assert_eq!(condition(&status, "Programmed")["observedGeneration"], json!(2));
+
+    // Another policy takes the name: its status observes its own generation, which `kubectl wait` compares with the
+    // status object's.
+    world.delete_network_policy("shop", "db").await;
+    world
+        .network_policy(
+            "shop",
+            "db",
+            json!({"podSelector": {"matchLabels": {"app": "db"}}, "policyTypes": ["Ingress"]}),
+        )
+        .await;
+    world.policy_status("shop", "db", "Programmed", "False").await;
+    world.acknowledge("n2").await;
+    let status = world.policy_status("shop", "db", "Programmed", "True").await;
+    assert_eq!(condition(&status, "Programmed")["observedGeneration"], json!(1));
+    let object = world
+        .get_custom("PolicyStatus", "policystatuses", "shop", "db")
+        .await
+        .unwrap();
+    assert_eq!(object.metadata.generation, Some(1));
 }
 
 async fn nothing_is_written_twice(world: &World, metrics: &weir_operator::metrics::Metrics) {
