@@ -14,7 +14,6 @@ use sha2::{Digest as _, Sha256};
 
 use crate::addons;
 use crate::build;
-use crate::cgroups;
 use crate::cluster::Cluster;
 use crate::kubernetes;
 use crate::plan::API_PORT;
@@ -163,13 +162,6 @@ impl Here {
         for container in list(template, "/spec/containers") {
             self.adapt_container(container, in_nodes_network);
         }
-        for volume in list(template, "/spec/volumes") {
-            if let Some(path) = volume.pointer_mut("/hostPath/path")
-                && path == cgroups::MOUNT
-            {
-                *path = json!(format!("{}/{}", cgroups::MOUNT, cgroups::UNIFIED));
-            }
-        }
     }
 
     fn adapt_container(&self, container: &mut Value, in_nodes_network: bool) {
@@ -278,10 +270,6 @@ mod tests {
                 { "name": "KUBERNETES_SERVICE_HOST", "value": "example.org" },
                 { "name": "RUST_LOG", "value": "info" },
             ] }],
-            "volumes": [
-                { "name": "cgroup", "hostPath": { "path": "/sys/fs/cgroup", "type": "Directory" } },
-                { "name": "bpffs", "hostPath": { "path": "/sys/fs/bpf" } },
-            ],
         } });
         let after = json!({
             "metadata": { "annotations": { "e2e.weir.invalid/images": "abc" } },
@@ -292,10 +280,6 @@ mod tests {
                     { "name": "KUBERNETES_SERVICE_HOST", "value": "172.31.0.10" },
                     { "name": "KUBERNETES_SERVICE_PORT", "value": "6443" },
                 ] }],
-                "volumes": [
-                    { "name": "cgroup", "hostPath": { "path": "/sys/fs/cgroup/unified", "type": "Directory" } },
-                    { "name": "bpffs", "hostPath": { "path": "/sys/fs/bpf" } },
-                ],
             },
         });
         assert_eq!(adapted(workload(before)), workload(after));

@@ -1,5 +1,6 @@
 //! The agent of a node in a cluster: what the API server tells and the CNI plugin asks for, brought into the kernel.
 
+mod closed_pods;
 mod derived;
 mod local_pods;
 mod names;
@@ -8,7 +9,7 @@ mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,12 +28,14 @@ use crate::api_client::api_client;
 use crate::api_writes::{ApiWrites, Owned};
 use crate::args::Run;
 use crate::attach_pod::{Attachments, Terms};
+use crate::cgroup2;
 use crate::cni::server::{Request, RequestKind, serve};
 use crate::cni::{CniError, code, install};
 use crate::log_level::LogFilter;
 use crate::log_wishes::log_wishes;
 use crate::network::PortRange;
 use crate::node::{MENDING, Node, SWEEP, Start, WantedPod, Wish, own_addresses};
+use crate::node_bpffs;
 use crate::node_plan::{Closed, NodePlan, OwnPod, node_plan};
 use crate::node_settings::{Network, NodeAbilities, NodeSettings, node_settings};
 use crate::problems::Problems;
@@ -41,6 +44,7 @@ use crate::report::{Behind, Facts, status};
 use crate::watch::{Known, Watches};
 use crate::workloads::{prepare_node, reserve_ports};
 
+use closed_pods::ClosedSince;
 use derived::{Current, Derived};
 use local_pods::{host_ports_of, pods_of};
 use names::endpoints;
@@ -61,6 +65,7 @@ const CONNECT_AGAIN: Duration = Duration::from_secs(5);
 ///
 /// If it cannot start. Once it runs, errors are logged and tried again.
 pub async fn run(args: Run, log: LogFilter) -> Result<()> {
+    node_bpffs::require(&args.place.bpffs)?;
     proc_sys::make_writable().context("making /proc/sys writable for the agent")?;
     prepare_node().context("preparing the node's network namespace")?;
     reserve_ports(PortRange::default()).context("reserving ports of the node")?;
@@ -91,6 +96,8 @@ struct Agent {
     watches: Watches,
     writes: ApiWrites,
     log: LogFilter,
+    /// Whose processes reach Services by socket.
+    cgroup: Option<PathBuf>,
     attachments: Attachments,
     /// Requests that came before the API server had told of the node.
     early: Vec<(Request, Instant)>,
@@ -98,6 +105,7 @@ struct Agent {
     terms: Terms,
     /// Why the pods are closed that are.
     closed: BTreeMap<PodId, Closed>,
+    closed_since: ClosedSince,
     programmed_generation: Option<i64>,
     conditions: Vec<Condition>,
     agent: AgentInfo,
@@ -142,6 +150,7 @@ impl Agent {
             metrics_address: args.metrics_address,
         })
         .await?;
+        let cgroup = args.cgroup.as_deref().map(find_cgroup2).transpose()?.flatten();
         let mut attachments = Attachments::open(&args.cni_state_dir)?;
         attachments.forget_dead().await;
         let requests = serve(&args.cni_socket, Arc::clone(&node.metrics))?;
@@ -151,6 +160,7 @@ impl Agent {
             writes: ApiWrites::start(&client, &args.node_name, &args.namespace),
             node,
             log,
+            cgroup,
             attachments,
             early: Vec::new(),
             derived: Derived::default(),
@@ -160,6 +170,7 @@ impl Agent {
                 timeout: settings.pod_start_timeout,
             },
             closed: BTreeMap::new(),
+            closed_since: ClosedSince::default(),
             programmed_generation: None,
             conditions: Vec::new(),
             agent: AgentInfo {
@@ -277,11 +288,15 @@ impl Agent {
                 if !connected {
                     self.wake(CONNECT_AGAIN);
                 }
+                self.closed_since.follow(&self.closed, Instant::now());
+                if let Some(after) = self.closed_since.next(Instant::now()) {
+                    self.wake(after);
+                }
                 let problems = problems(
                     &self.derived,
                     &current,
                     &found.refused,
-                    &self.closed,
+                    (&self.closed, &self.closed_since),
                     found.problems,
                 );
                 self.node.tell(problems, counts(&known, &current));
@@ -340,7 +355,7 @@ impl Agent {
     /// Those of the spec in force, and what of them is refused.
     fn settings(&self) -> (NodeSettings, Vec<RefusedSetting>) {
         let able = NodeAbilities {
-            cgroup: self.args.cgroup.as_ref().is_some_and(|cgroup| cgroup.is_dir()),
+            cgroup: self.cgroup.as_ref().is_some_and(|cgroup| cgroup.is_dir()),
             vxlan: true,
             native_routes: true,
             masquerade: true,
@@ -467,7 +482,7 @@ impl Agent {
     }
 
     fn cgroups(&self, settings: &NodeSettings) -> BTreeSet<PathBuf> {
-        let cgroup = self.args.cgroup.clone();
+        let cgroup = self.cgroup.clone();
         cgroup
             .filter(|_| settings.socket_load_balancing)
             .into_iter()
@@ -546,4 +561,16 @@ impl Agent {
         }
         Ok(())
     }
+}
+
+fn find_cgroup2(directory: &Path) -> Result<Option<PathBuf>> {
+    let found = cgroup2::find(directory)?;
+    match &found {
+        Some(cgroup) => info!(cgroup = %cgroup.display(), "found the node's cgroup2"),
+        None => warn!(
+            directory = %directory.display(),
+            "no cgroup2 is mounted there or below: processes reach Services by packet only"
+        ),
+    }
+    Ok(found)
 }

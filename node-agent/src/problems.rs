@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use weir_policy::problem::{Problem, Severity};
 
 use crate::manifests::{Effect, Kind, ManifestProblem, Manifests, ObjectKey};
@@ -10,17 +10,43 @@ use crate::manifests::{Effect, Kind, ManifestProblem, Manifests, ObjectKey};
 /// All problems that there are at one time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Problems {
-    /// Texts, and whether they are worth a warning.
-    texts: BTreeMap<String, bool>,
+    /// How each is told of.
+    texts: BTreeMap<String, Weight>,
     /// How many, by kind of object and of problem.
     pub counts: BTreeMap<(String, String), u64>,
+}
+
+/// How a problem is told of in the log, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weight {
+    /// It is expected, and goes by itself.
+    Passing,
+    Note,
+    Warning,
+}
+
+impl Weight {
+    fn of(is_warning: bool) -> Self {
+        if is_warning { Self::Warning } else { Self::Note }
+    }
 }
 
 impl Problems {
     /// `kind` of the object and `code` of the problem are labels of metrics.
     pub fn add(&mut self, kind: &str, code: impl Into<String>, text: impl Into<String>, is_warning: bool) {
+        self.add_weighed(kind, code, text, Weight::of(is_warning));
+    }
+
+    /// As [`add`](Self::add).
+    pub fn add_weighed(
+        &mut self,
+        kind: &str,
+        code: impl Into<String>,
+        text: impl Into<String>,
+        weight: Weight,
+    ) {
         *self.counts.entry((kind.to_owned(), code.into())).or_default() += 1;
-        self.texts.insert(text.into(), is_warning);
+        self.texts.insert(text.into(), weight);
     }
 
     pub fn extend(&mut self, other: &Self) {
@@ -65,22 +91,30 @@ impl Problems {
         problems
     }
 
-    /// Logs what was not so `before`, and what was and is not any more.
+    /// Logs what was not so `before` or weighed less, and what was and is not any more.
     pub fn log_changes(&self, before: &Self) {
-        for (text, is_warning) in &self.texts {
-            if !before.texts.contains_key(text) {
-                if *is_warning {
-                    warn!("{text}")
-                } else {
-                    info!("{text}")
-                }
+        for (text, weight) in self.newly(before) {
+            match weight {
+                Weight::Passing => debug!("{text}"),
+                Weight::Note => info!("{text}"),
+                Weight::Warning => warn!("{text}"),
             }
         }
-        for text in before.texts.keys() {
-            if !self.texts.contains_key(text) {
-                info!("no longer: {text}");
+        for (text, weight) in &before.texts {
+            match (weight, self.texts.contains_key(text)) {
+                (_, true) => {}
+                (Weight::Passing, false) => debug!("no longer: {text}"),
+                (Weight::Note | Weight::Warning, false) => info!("no longer: {text}"),
             }
         }
+    }
+
+    /// What is to be told of, given what was told `before`.
+    fn newly(&self, before: &Self) -> BTreeMap<&str, Weight> {
+        let is_new =
+            |text: &String, weight: &Weight| before.texts.get(text).is_none_or(|before| before < weight);
+        let new = self.texts.iter().filter(|(text, weight)| is_new(text, weight));
+        new.map(|(text, weight)| (text.as_str(), *weight)).collect()
     }
 }
 
@@ -95,5 +129,33 @@ fn placed(manifests: &Manifests, problem: &Problem) -> String {
     match origin {
         Some(origin) => format!("{origin}: {object}: {text}"),
         None => format!("{object}: {text}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(all: &[(&str, Weight)]) -> Problems {
+        let mut problems = Problems::default();
+        for (text, weight) in all {
+            problems.add_weighed("Pod", "Closed", *text, *weight);
+        }
+        problems
+    }
+
+    #[test]
+    fn a_problem_is_told_once_and_again_when_it_weighs_more() {
+        use Weight::{Note, Passing, Warning};
+        let newly = |weight, before: &[(&str, Weight)]| {
+            let one = problems(&[("a", weight)]);
+            one.newly(&problems(before)).values().copied().next()
+        };
+        assert_eq!(newly(Passing, &[]), Some(Passing));
+        assert_eq!(newly(Passing, &[("b", Warning)]), Some(Passing));
+        assert_eq!(newly(Passing, &[("a", Passing)]), None);
+        assert_eq!(newly(Warning, &[("a", Passing)]), Some(Warning));
+        assert_eq!(newly(Warning, &[("a", Warning)]), None);
+        assert_eq!(newly(Note, &[("a", Warning)]), None);
     }
 }

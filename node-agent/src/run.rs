@@ -11,7 +11,7 @@ use tracing_subscriber::{EnvFilter, reload};
 
 use crate::args::{Arguments, Command};
 use crate::log_level::LogFilter;
-use crate::{cluster, remove, standalone};
+use crate::{cluster, node_bpffs, remove, standalone};
 
 /// Runs the command; an error is printed with its causes.
 pub fn run(arguments: Arguments) -> ExitCode {
@@ -29,6 +29,7 @@ fn try_run(arguments: Arguments) -> Result<()> {
     match arguments.command {
         Command::Run(args) => runtime()?.block_on(cluster::run(*args, log)),
         Command::Standalone(args) => runtime()?.block_on(standalone::run(*args)),
+        Command::MountBpffs(args) => node_bpffs::mount(&args.host_proc, &args.host_bpffs).map(|_| ()),
         Command::Remove(args) => runtime()?.block_on(remove::run(&args)),
     }
 }

@@ -15,12 +15,12 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DynamicObject};
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{Config, Event, watcher};
+use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::Notify;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use weir_api::{AddressSlice, IdentitySlice, NodeDataplane};
 use weir_policy::snapshot::{ObjectName, PodId};
 
@@ -263,6 +263,12 @@ impl Watches {
                             this.changed.notify_one();
                         }
                     }
+                    Err(error) if is_out_of_date(&error) => {
+                        debug!(
+                            kind,
+                            "the API server keeps no changes since the last one told; listing anew"
+                        );
+                    }
                     Err(error) if !failing => {
                         failing = true;
                         let error = format!("{:#}", anyhow::Error::from(error));
@@ -272,6 +278,21 @@ impl Watches {
                 }
             }
         });
+    }
+}
+
+/// 410 Gone: a watch can go on only for as long as the API server remembers what was when it began, a few minutes. What
+/// follows is a list of all.
+fn is_out_of_date(error: &watcher::Error) -> bool {
+    const GONE: u16 = 410;
+    match error {
+        watcher::Error::WatchError(status) => status.code == GONE,
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => {
+            matches!(error, kube::Error::Api(status) if status.code == GONE)
+        }
+        watcher::Error::NoResourceVersion => false,
     }
 }
 
@@ -440,6 +461,17 @@ mod tests {
         assert_eq!(take(Event::InitDone), (false, 3, BTreeMap::from([("b", 3)])));
         assert_eq!(take(Event::Delete(("b", 3))), (true, 4, none.clone()));
         assert_eq!(take(Event::Delete(("b", 3))), (false, 4, none));
+    }
+
+    #[test]
+    fn a_watch_that_is_out_of_date_is_no_failure() {
+        let status = |code: u16| Box::new(kube::core::Status::failure("why", "Because").with_code(code));
+        let api = |code| kube::Error::Api(status(code));
+        assert!(is_out_of_date(&watcher::Error::WatchError(status(410))));
+        assert!(is_out_of_date(&watcher::Error::WatchStartFailed(api(410))));
+        assert!(!is_out_of_date(&watcher::Error::WatchError(status(403))));
+        assert!(!is_out_of_date(&watcher::Error::InitialListFailed(api(500))));
+        assert!(!is_out_of_date(&watcher::Error::NoResourceVersion));
     }
 
     #[test]

@@ -57,6 +57,7 @@ matchConditions:
 
 {{/* Where the kubelet of the node asks a component on the host's network. */}}
 {{- define "weir.probe" -}}
-host: {{ if contains ":" .address }}"::1"{{ else if eq .address "0.0.0.0" }}127.0.0.1{{ else }}{{ .address }}{{ end }}
+{{- $address := .address | trimAll "[]" -}}
+host: {{ get (dict "0.0.0.0" "127.0.0.1" "::" "::1") $address | default $address | quote }}
 port: {{ .port }}
 {{- end }}

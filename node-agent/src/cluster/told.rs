@@ -1,10 +1,12 @@
 //! What is wrong, and how many objects there are, for the log and the metrics.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use weir_api::node_dataplane::RefusedSetting;
 use weir_policy::snapshot::PodId;
 
+use super::closed_pods::ClosedSince;
 use super::derived::{Current, Derived};
 use crate::node_plan::Closed;
 use crate::problems::Problems;
@@ -15,7 +17,7 @@ pub(super) fn problems(
     derived: &Derived,
     current: &Current,
     refused: &[RefusedSetting],
-    closed: &BTreeMap<PodId, Closed>,
+    closed: (&BTreeMap<PodId, Closed>, &ClosedSince),
     mut problems: Problems,
 ) -> Problems {
     for problem in &derived.book.problems {
@@ -37,9 +39,11 @@ pub(super) fn problems(
         let text = format!("{}: {}", refused.field, refused.message);
         problems.add("NodeDataplane", "SettingRefused", text, true);
     }
+    let (closed, since) = closed;
+    let now = Instant::now();
     for (pod, why) in closed {
-        let is_warning = *why != Closed::Over;
-        problems.add("Pod", "Closed", format!("Pod {pod} is closed: {why}"), is_warning);
+        let weight = since.weight(pod, why, now);
+        problems.add_weighed("Pod", "Closed", format!("Pod {pod} is closed: {why}"), weight);
     }
     problems
 }

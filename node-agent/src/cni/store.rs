@@ -383,6 +383,14 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(paths)
 }
 
+/// Whether a file of the store is about the interface of that name, readable or not.
+pub(crate) fn is_record_of(path: &Path, host_ifname: &str) -> bool {
+    !durable::is_temporary(path)
+        && stem(path)
+            .strip_prefix(host_ifname)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
 /// The file's name without `.json`.
 fn stem(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();

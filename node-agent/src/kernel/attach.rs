@@ -167,7 +167,8 @@ impl Kernel {
 }
 
 /// Uninstalls: detaches everything of ours from the interfaces of this network namespace and from cgroups, removes
-/// every pin and the directory, and unmounts the bpffs if an agent had mounted it.
+/// every pin and the directory, unmounts the bpffs if an agent had mounted it, and removes the lock in the state
+/// directory.
 ///
 /// An empty clsact qdisc stays where there was a filter of ours.
 ///
@@ -175,7 +176,7 @@ impl Kernel {
 ///
 /// If an agent runs that uses the same state directory.
 pub fn remove_all(bpffs: &Path, state: &Path) -> Result<()> {
-    let _lock = Lock::take(state)?;
+    let lock = Lock::take(state)?;
     let home = Home::find(bpffs);
     for attachment in home.attachments()? {
         links::detach(&home, attachment)?;
@@ -185,7 +186,8 @@ pub fn remove_all(bpffs: &Path, state: &Path) -> Result<()> {
             clsact::detach(hook, name)?;
         }
     }
-    home.remove()
+    home.remove()?;
+    lock.remove()
 }
 
 fn attachments_of(wanted: &Wanted) -> Result<BTreeSet<Attachment>> {

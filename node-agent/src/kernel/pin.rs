@@ -11,17 +11,17 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, umount2};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use weir_abi::ABI_VERSION;
 
 use super::hook::Attachment;
-
-/// What a bpffs that we mounted is called in the list of mounts, so that an agent without memory knows it.
-const MOUNT_SOURCE: &str = "weir";
+use crate::mountinfo::{mount_of, mounts};
+use crate::node_bpffs::{MOUNT_SOURCE, mount_bpffs};
 
 /// Where every distribution mounts a bpffs, and where no directory can be made without one.
 const USUAL_MOUNT: &str = "/sys/fs/bpf";
@@ -32,6 +32,7 @@ const STAGE_PREFIX: &str = "next";
 #[derive(Debug)]
 pub(super) struct Lock {
     file: File,
+    path: PathBuf,
 }
 
 impl Drop for Lock {
@@ -55,7 +56,8 @@ impl Lock {
             .open(&path)
             .with_context(|| format!("opening {}", path.display()))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { file }),
+            Ok(()) if !is_at(&file, &path)? => bail!("{} was removed meanwhile", path.display()),
+            Ok(()) => Ok(Self { file, path }),
             Err(TryLockError::WouldBlock) => {
                 bail!("another agent runs: it holds the lock on {}", path.display())
             }
@@ -64,6 +66,19 @@ impl Lock {
             }
         }
     }
+
+    /// Removes the file, and gives up the lock.
+    pub(super) fn remove(self) -> Result<()> {
+        fs::remove_file(&self.path).with_context(|| format!("removing {}", self.path.display()))
+    }
+}
+
+/// Whoever held the lock before may have removed the file, and the next one makes another.
+fn is_at(file: &File, path: &Path) -> Result<bool> {
+    let held = file
+        .metadata()
+        .with_context(|| format!("reading {}", path.display()))?;
+    Ok(fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (held.dev(), held.ino())))
 }
 
 /// Our directory on a bpffs.
@@ -277,89 +292,22 @@ fn is_bpffs(path: &Path) -> Result<bool> {
     Ok(stat.filesystem_type() == BPF_FS_MAGIC)
 }
 
-fn mount_bpffs(path: &Path) -> Result<()> {
-    mount(
-        Some(MOUNT_SOURCE),
-        path,
-        Some("bpf"),
-        MsFlags::empty(),
-        Some("mode=0700"),
-    )
-    .with_context(|| format!("mounting a bpffs on {}", path.display()))?;
-    tracing::info!(path = %path.display(), "mounted a bpffs, since there was none");
-    Ok(())
-}
-
 fn is_mount_root(path: &Path) -> Result<bool> {
     Ok(mounts()?.iter().any(|mount| mount.point == path))
 }
 
 /// The bpffs of ours that the path is on.
 fn own_mount(path: &Path) -> Result<Option<PathBuf>> {
-    let of_path = mounts()?
-        .into_iter()
-        .filter(|mount| path.starts_with(&mount.point))
-        // Of mounts one over the other the last is the one that is seen.
-        .max_by_key(|mount| mount.point.components().count());
+    let mounts = mounts()?;
+    let of_path = mount_of(&mounts, path);
     Ok(of_path
         .filter(|mount| mount.kind == "bpf" && mount.source == MOUNT_SOURCE)
-        .map(|mount| mount.point))
-}
-
-struct Mount {
-    source: String,
-    point: PathBuf,
-    kind: String,
-}
-
-fn mounts() -> Result<Vec<Mount>> {
-    // Of the thread: it may have a mount namespace of its own.
-    let path = "/proc/thread-self/mounts";
-    let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
-    Ok(parse_mounts(&text))
-}
-
-fn parse_mounts(text: &str) -> Vec<Mount> {
-    text.lines()
-        .filter_map(|line| {
-            let mut fields = line.split(' ');
-            Some(Mount {
-                source: fields.next()?.to_owned(),
-                point: PathBuf::from(unescape(fields.next()?)),
-                kind: fields.next()?.to_owned(),
-            })
-        })
-        .collect()
-}
-
-/// Blanks, tabs, line ends and backslashes stand in octal (proc_pid_mounts(5)).
-fn unescape(field: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(field.to_owned(), |text, (octal, plain)| {
-            text.replace(octal, plain)
-        })
+        .map(|mount| mount.point.clone()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mounts_are_read_with_their_escapes() {
-        let text = "weir /run/a\\040b bpf rw,mode=700 0 0\ntmpfs /run tmpfs rw 0 0\n";
-        let read: Vec<(String, PathBuf, String)> = parse_mounts(text)
-            .into_iter()
-            .map(|m| (m.source, m.point, m.kind))
-            .collect();
-        assert_eq!(
-            read,
-            [
-                ("weir".to_owned(), PathBuf::from("/run/a b"), "bpf".to_owned()),
-                ("tmpfs".to_owned(), PathBuf::from("/run"), "tmpfs".to_owned()),
-            ]
-        );
-    }
 
     #[test]
     fn only_a_version_is_a_version() {
