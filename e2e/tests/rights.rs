@@ -16,6 +16,11 @@ const OBJECTS: &str = r#"
   {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "elsewhere", "namespace": "weir-system"},
    "spec": {"serviceAccountName": "weir-agent", "nodeName": "n2", "containers": [{"name": "a", "image": "a"}]}},
   {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "secret", "namespace": "weir-system"}},
+  {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "default"}, "spec": {"ports": [{"port": 1}]}},
+  {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {"name": "s", "namespace": "default"},
+   "addressType": "IPv4", "endpoints": []},
+  {"apiVersion": "dataplane.weir.dev/v1alpha1", "kind": "PolicyStatus", "metadata": {"name": "other", "namespace": "default"},
+   "spec": {"policyUID": "u"}},
   {"apiVersion": "dataplane.weir.dev/v1alpha1", "kind": "NodeDataplane", "metadata": {"name": "n1"},
    "spec": {"addressBook": 1, "relevance": {}}},
   {"apiVersion": "dataplane.weir.dev/v1alpha1", "kind": "NodeDataplane", "metadata": {"name": "n2"},
@@ -108,6 +113,27 @@ const REFUSED: &[Call] = &[
         EVICTION,
         RBAC,
     ),
+    (
+        "patch pod agent-n1 -n weir-system --subresource=status --type=merge -p {\"status\":{\"phase\":\"Failed\"}}",
+        "",
+        RBAC,
+    ),
+    (
+        "patch serviceaccount weir-agent -n weir-system -p {\"metadata\":{\"labels\":{\"a\":\"b\"}}}",
+        "",
+        RBAC,
+    ),
+    ("create -f -", BINDING, RBAC),
+    (
+        "delete validatingadmissionpolicybinding weir-agent-node",
+        "",
+        RBAC,
+    ),
+    (
+        "get nodes --as=system:serviceaccount:weir-system:weir-operator",
+        "",
+        RBAC,
+    ),
     ("create token weir-operator -n weir-system", "", RBAC),
     (
         "create token weir-agent -n weir-system --bound-object-kind=Pod --bound-object-name=elsewhere",
@@ -125,8 +151,29 @@ const REFUSED: &[Call] = &[
         "",
         RBAC,
     ),
+    (
+        "replace --raw /apis/dataplane.weir.dev/v1alpha1/nodedataplanes/n1 -f -",
+        SPEC_OF_N1,
+        RBAC,
+    ),
     ("delete nodedataplane n1", "", RBAC),
+    ("delete nodedataplane n2", "", RBAC),
+    (
+        "delete --raw /apis/dataplane.weir.dev/v1alpha1/nodedataplanes",
+        "",
+        RBAC,
+    ),
     ("create -f -", NODE_DATAPLANE, RBAC),
+    (
+        "patch service s -n default --type=merge -p {\"spec\":{\"externalIPs\":[\"192.0.2.1\"]}}",
+        "",
+        RBAC,
+    ),
+    (
+        "patch endpointslice s -n default --type=merge -p {\"endpoints\":[{\"addresses\":[\"192.0.2.1\"]}]}",
+        "",
+        RBAC,
+    ),
     (
         "patch identityslice head --type=merge -p {\"spec\":{\"revision\":9}}",
         "",
@@ -145,6 +192,16 @@ const REFUSED: &[Call] = &[
     ),
     (
         "patch dataplaneconfig all --subresource=status --type=merge -p {\"status\":{\"nodes\":\"2/2\"}}",
+        "",
+        RBAC,
+    ),
+    (
+        "patch policystatus other -n default --type=merge -p {\"spec\":{\"policyUID\":\"v\"}}",
+        "",
+        RBAC,
+    ),
+    (
+        "patch policystatus other -n default --subresource=status --type=merge -p {\"status\":{\"nodes\":\"2/2\"}}",
         "",
         RBAC,
     ),
@@ -176,6 +233,8 @@ const REFUSED: &[Call] = &[
         "the agent of node n1 may not write the Lease weir-agent-n3",
     ),
     ("delete lease weir-agent-n1 -n weir-system", "", RBAC),
+    ("delete lease weir-agent-n2 -n weir-system", "", RBAC),
+    ("patch lease n1 -n kube-node-lease -p {}", "", RBAC),
     (
         "patch node n2 --type=json -p [{\"op\":\"test\",\"path\":\"/spec/taints/0/key\",\"value\":\"dataplane.weir.dev/not-ready\"},{\"op\":\"remove\",\"path\":\"/spec/taints/0\"}]",
         "",
@@ -249,6 +308,11 @@ const ALLOWED_TO_OPERATOR: &[Call] = &[
         "",
     ),
     (
+        "apply --server-side --subresource=status --field-manager=weir-operator -f -",
+        POLICY_STATUS,
+        "",
+    ),
+    (
         "apply --server-side --field-manager=weir-operator --force-conflicts -f -",
         HEAD,
         "",
@@ -291,6 +355,7 @@ const REFUSED_TO_OPERATOR: &[Call] = &[
         RBAC,
     ),
     ("patch lease a -n kube-node-lease -p {}", "", RBAC),
+    ("create -f -", BINDING, RBAC),
     ("create token weir-agent -n weir-system", "", RBAC),
 ];
 
@@ -318,6 +383,8 @@ const STATUS_OF_N1: &str = r#"{"apiVersion": "dataplane.weir.dev/v1alpha1", "kin
 const STATUS_OF_N2: &str = r#"{"apiVersion": "dataplane.weir.dev/v1alpha1", "kind": "NodeDataplane", "metadata": {"name": "n2"}, "status": {"programmedGeneration": 1}}"#;
 const LEASE_OF_N1: &str = r#"{"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "weir-agent-n1", "namespace": "weir-system"}}"#;
 const LEASE_OF_N3: &str = r#"{"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "weir-agent-n3", "namespace": "weir-system"}}"#;
+const SPEC_OF_N1: &str = r#"{"apiVersion": "dataplane.weir.dev/v1alpha1", "kind": "NodeDataplane", "metadata": {"name": "n1"}, "spec": {"addressBook": 9, "relevance": {}}}"#;
+const BINDING: &str = r#"{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "mine"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}, "subjects": [{"kind": "ServiceAccount", "name": "weir-agent", "namespace": "weir-system"}]}"#;
 const POD: &str = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "mine", "namespace": "weir-system"}, "spec": {"containers": [{"name": "a", "image": "a"}]}}"#;
 const EVICTION: &str = r#"{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "agent-n1", "namespace": "weir-system"}}"#;
 const NODE_DATAPLANE: &str = r#"{"apiVersion": "dataplane.weir.dev/v1alpha1", "kind": "NodeDataplane", "metadata": {"name": "n3"}, "spec": {"addressBook": 1, "relevance": {}}}"#;
