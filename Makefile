@@ -34,10 +34,21 @@ clean: .have-cargo
 	+@$(CARGO) xtask clean-up
 	+@$(CARGO) clean
 
+# What the tasks themselves are compiled with; all else is installed by them.
 .PHONY: .have-cargo
-.have-cargo:
+.have-cargo: .have-linker
 	@command -v $(CARGO) >/dev/null || { \
 		echo "Weir is built with Rust, and there is no $(CARGO) on PATH. Install rustup (https://rustup.rs), with its"; \
 		echo "stable toolchain, 1.95 or newer; or put cargo's folder, usually ~/.cargo/bin, on PATH."; \
 		exit 1; \
 	} >&2
+
+.PHONY: .have-linker
+.have-linker:
+	@command -v cc >/dev/null || { \
+		command -v apt-get >/dev/null || { echo "cargo links with cc, and there is none on PATH: install gcc" >&2; exit 1; }; \
+		echo "installing packages: gcc libc6-dev"; \
+		[ "$$(id -u)" = 0 ] || sudo=sudo; \
+		$$sudo apt-get update -q && \
+		$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends gcc libc6-dev; \
+	}

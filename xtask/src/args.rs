@@ -31,6 +31,8 @@ pub(crate) enum Task {
     Demo(PassedOn),
     /// Set up and run every check and test (kernel tests need root: uses sudo otherwise)
     Test(Test),
+    /// Run the programs and the demo on older kernels, in emulated machines (fetches Debian's kernels once)
+    Vmtest(Vmtest),
     /// Set up, build and run the benchmarks (needs root: uses sudo otherwise)
     Bench(PassedOn),
     /// Start, end or look at a Kubernetes cluster on this machine (needs root: uses sudo otherwise)
@@ -98,6 +100,26 @@ pub(crate) struct Test {
     /// How long each fuzz target runs
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     pub(crate) fuzz_seconds: u32,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Vmtest {
+    /// These kernels only, separated by commas: 5.10, 6.1, 6.12
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) kernel: Vec<String>,
+    /// The agent's tests of packets and of attaching too: some minutes for each kernel
+    #[arg(long)]
+    pub(crate) packets: bool,
+    /// Fetch the kernels again, as they are in Debian today
+    #[arg(long)]
+    pub(crate) update: bool,
+    /// Where Debian's packages are, instead of where this machine's apt takes them from; once for the archive and once
+    /// for its security updates
+    #[arg(long, value_name = "URI")]
+    pub(crate) mirror: Vec<String>,
+    /// How long one machine may run
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    pub(crate) timeout: u64,
 }
 
 #[derive(Debug, clap::Args)]

@@ -26,14 +26,16 @@ pub(crate) fn run(checkout: &Checkout, options: &PassedOn) -> Result<()> {
 
 /// The demo as a test: not optimised, with the dependencies that `cargo test` builds anyway.
 pub(crate) fn run_debug(checkout: &Checkout) -> Result<()> {
-    process::run(
-        checkout
-            .cargo("build")
-            .args(["--locked", "--workspace", "--bins"]),
-    )?;
+    build_debug(checkout)?;
     let mut cargo = checkout.cargo("run");
     cargo.args(["--quiet", "--locked", "--bin", "weir-demo"]);
     run_beside_agent(checkout, cargo, "debug")
+}
+
+/// All programs, not optimised.
+pub(crate) fn build_debug(checkout: &Checkout) -> Result<()> {
+    let mut cargo = checkout.cargo("build");
+    process::run(cargo.args(["--locked", "--workspace", "--bins"]))
 }
 
 /// Runs a program of the workspace, optimised and as root, and tells it where the agent is.

@@ -22,6 +22,7 @@ mod steps;
 mod test;
 mod tidy;
 mod tools;
+mod vmtest;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Tidy => tidy::run(&checkout),
         Task::Demo(options) => demo::run(&checkout, &options),
         Task::Test(options) => test::run(&checkout, &options),
+        Task::Vmtest(options) => vmtest::run(&checkout, &options),
         Task::Bench(options) => bench::run(&checkout, &options),
         Task::Cluster(options) => cluster::run(&checkout, &options),
         Task::Kubectl(options) => cluster::kubectl(&checkout, &options),

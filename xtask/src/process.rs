@@ -1,7 +1,7 @@
 //! Runs other programs, and says which.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use anyhow::{Context as _, Result, bail};
@@ -46,6 +46,11 @@ pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     env::split_paths(&path)
         .map(|dir| dir.join(name))
         .find(|candidate| candidate.is_file())
+}
+
+/// Whether there is such a program: on `PATH`, or in root's folder, which is not on everybody's.
+pub(crate) fn is_installed(name: &str) -> bool {
+    on_path(name).is_some() || Path::new("/usr/sbin").join(name).is_file()
 }
 
 /// The command as a person would type it.

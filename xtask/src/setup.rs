@@ -4,6 +4,7 @@ mod apt;
 pub(crate) mod cluster;
 mod linker;
 mod toolchain;
+pub(crate) mod virtual_machines;
 
 use anyhow::{Result, bail};
 
@@ -15,7 +16,7 @@ const PROGRAMS: &[(&str, &str)] = &[("ip", "iproute2"), ("nsenter", "util-linux"
 
 pub(crate) fn run() -> Result<()> {
     let mut apt = Apt::default();
-    programs(&mut apt)?;
+    packages(&mut apt, PROGRAMS)?;
     if let Some(dir) = std::env::var_os("BPF_OBJ_DIR") {
         println!("eBPF objects: prebuilt, from BPF_OBJ_DIR={}", dir.display());
         return Ok(());
@@ -27,20 +28,21 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-fn programs(apt: &mut Apt) -> Result<()> {
-    let missing: Vec<_> = PROGRAMS
+/// Installs the packages of the programs that are neither on `PATH` nor in root's folders.
+fn packages(apt: &mut Apt, programs: &[(&str, &'static str)]) -> Result<()> {
+    let missing: Vec<_> = programs
         .iter()
-        .filter(|(program, _)| process::on_path(program).is_none())
+        .filter(|(program, _)| !process::is_installed(program))
+        .map(|(_, package)| *package)
         .collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
     if !Apt::is_here() {
         bail!(
             "install these with your system's package manager, then start again: {}",
-            packages.join(" ")
+            missing.join(" ")
         );
     }
-    apt.install(&packages)
+    apt.install(&missing)
 }

@@ -12,7 +12,7 @@ use crate::args::{Crdgen, Manifests, Test};
 use crate::checkout::Checkout;
 use crate::leftovers;
 use crate::steps::{Outcome, Steps};
-use crate::{crdgen, demo, helm, manifests, process, setup, tidy};
+use crate::{crdgen, demo, helm, manifests, process, setup, tidy, vmtest};
 use cargo_test::Totals;
 
 /// The steps that can be chosen; in the order in which they run. Setting up and looking for what was left behind
@@ -33,6 +33,8 @@ pub(crate) enum Step {
     Fuzz,
     /// The demo, on a debug build
     Demo,
+    /// The programs and the demo on older kernels, emulated
+    Kernels,
     /// cargo test
     Tests,
 }
@@ -47,6 +49,7 @@ impl Step {
             Self::Deny => ("deny", "licences, sources and duplicates of the dependencies"),
             Self::Fuzz => ("fuzz", "each target for a short time"),
             Self::Demo => ("demo", "the main job, on a debug build"),
+            Self::Kernels => ("kernels", "the programs and the demo on older kernels, emulated"),
             Self::Tests => ("tests", "cargo test, the whole workspace"),
         }
     }
@@ -88,6 +91,7 @@ fn perform(step: Step, checkout: &Checkout, options: &Test, totals: &mut Option<
         Step::Deny => deny::run(checkout),
         Step::Fuzz => fuzz::run(checkout, options.fuzz_seconds),
         Step::Demo => demo::run_debug(checkout).map(|()| Outcome::Passed),
+        Step::Kernels => vmtest::as_step(checkout),
         Step::Tests => cargo_test::run(checkout, totals),
     }
 }

@@ -26,7 +26,6 @@ const PACKAGES: &[(&str, Here)] = &[
 ];
 
 enum Here {
-    /// On `PATH`, or in root's folders.
     Program(&'static str),
     File(&'static str),
 }
@@ -34,9 +33,7 @@ enum Here {
 impl Here {
     fn is_here(&self) -> bool {
         match self {
-            Self::Program(name) => {
-                process::on_path(name).is_some() || Path::new("/usr/sbin").join(name).is_file()
-            }
+            Self::Program(name) => process::is_installed(name),
             Self::File(path) => Path::new(path).is_file(),
         }
     }

@@ -148,6 +148,12 @@ const RULES: &[Rule] = &[
         others: Others::Any,
     },
     Rule {
+        name: "weir-guest",
+        ours: &["weir-agent"],
+        ours_in_tests: &[],
+        others: Others::Any,
+    },
+    Rule {
         name: "weir-images",
         ours: &["weir-e2e"],
         ours_in_tests: &[],
