@@ -19,9 +19,10 @@ use weir_api::{
 
 use crate::cluster::Cluster;
 use crate::convert;
-use crate::existing::{Existing, Held};
+use crate::existing::Existing;
 use crate::metrics::{Metrics, WriteResult};
 use crate::plan::Wanted;
+use crate::specs::Specs;
 use crate::statuses::{Status, Subject};
 use crate::writes::Writes;
 
@@ -42,12 +43,22 @@ const WAITS: [Duration; 3] = [
 pub struct Writer {
     client: Client,
     metrics: Metrics,
+    specs: Specs,
 }
 
 impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Writer").finish_non_exhaustive()
     }
+}
+
+/// A status to be written.
+#[derive(Debug, Clone)]
+pub struct Due {
+    pub status: Status,
+    pub conditions: Vec<Condition>,
+    /// The object that carries it is as it should be.
+    pub is_sound: bool,
 }
 
 /// A kind, and where its objects are.
@@ -59,8 +70,12 @@ struct Place {
 
 impl Writer {
     #[must_use]
-    pub fn new(client: Client, metrics: Metrics) -> Self {
-        Self { client, metrics }
+    pub fn new(client: Client, metrics: Metrics, specs: Specs) -> Self {
+        Self {
+            client,
+            metrics,
+            specs,
+        }
     }
 
     /// Writes the address book: slices, then the slices that have become superfluous, then the heads.
@@ -112,12 +127,14 @@ impl Writer {
         for names in names.chunks(SPECS) {
             let mut bodies = Vec::new();
             for name in names {
-                let (Some(spec), Some(facts)) = (wanted.spec(name, address_book), cluster.nodes.get(name))
-                else {
+                let (Some(spec), Some(held), Some(facts)) = (
+                    wanted.spec(name, address_book),
+                    wanted.held(name, address_book),
+                    cluster.nodes.get(name),
+                ) else {
                     continue;
                 };
-                let spec = serde_json::to_value(spec).map_err(kube::Error::SerdeError)?;
-                existing.attempt(name, Arc::new(Held::read(&spec)));
+                existing.attempt(name, Arc::new(held));
                 let owner = json!({ "apiVersion": "v1", "kind": "Node", "name": name, "uid": facts.uid });
                 bodies.push((
                     name,
@@ -136,7 +153,7 @@ impl Writer {
             for (name, answer) in answers {
                 match answer {
                     Ok(object) => {
-                        existing.set_node(name.clone(), convert::node_object(&object));
+                        existing.set_node(name.clone(), convert::node_object(&object, &self.specs));
                         existing.settle(name);
                     }
                     Err(error) => {
@@ -153,19 +170,16 @@ impl Writer {
     }
 
     /// Writes statuses, and says of each whether it was written.
-    pub async fn statuses(
-        &self,
-        statuses: Vec<(Status, Vec<Condition>)>,
-    ) -> Vec<(Status, Vec<Condition>, bool)> {
-        let write = |(status, conditions): (Status, Vec<Condition>)| async move {
-            let written = match self.status(&status, &conditions).await {
+    pub async fn statuses(&self, statuses: Vec<Due>) -> Vec<(Due, bool)> {
+        let write = |due: Due| async move {
+            let written = match self.status(&due).await {
                 Ok(()) => true,
                 Err(error) => {
-                    tracing::info!(subject = %status.subject, %error, "a status could not be written");
+                    tracing::info!(subject = %due.status.subject, %error, "a status could not be written");
                     false
                 }
             };
-            (status, conditions, written)
+            (due, written)
         };
         let requests: Vec<_> = statuses.into_iter().map(write).collect();
         stream::iter(requests)
@@ -174,7 +188,12 @@ impl Writer {
             .await
     }
 
-    async fn status(&self, status: &Status, conditions: &[Condition]) -> Result<(), kube::Error> {
+    async fn status(&self, due: &Due) -> Result<(), kube::Error> {
+        let Due {
+            status,
+            conditions,
+            is_sound,
+        } = due;
         let mut told = json!({ "conditions": conditions });
         if let Some(nodes) = &status.nodes {
             told["nodes"] = json!(nodes);
@@ -191,15 +210,8 @@ impl Writer {
                     "metadata": { "ownerReferences": [owner] },
                     "spec": PolicyStatusSpec { policy_uid: status.uid.clone() },
                 });
-                match self.apply(&place, &policy.name, &head).await {
-                    // It is that of an earlier policy of this name.
-                    Err(kube::Error::Api(refusal)) if refusal.code == 422 => {
-                        self.delete(&place, &policy.name).await?;
-                        self.apply(&place, &policy.name, &head).await?;
-                    }
-                    answer => {
-                        answer?;
-                    }
+                if !is_sound {
+                    self.status_of_policy(&place, &policy.name, &head).await?;
                 }
                 self.apply_status(&place, &policy.name, &body).await?;
             }
@@ -214,6 +226,21 @@ impl Writer {
             Subject::FlowLogPolicy(name) => {
                 self.apply_status(&self.place::<FlowLogPolicy>(), name, &body)
                     .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the PolicyStatus itself.
+    async fn status_of_policy(&self, place: &Place, name: &str, head: &Value) -> Result<(), kube::Error> {
+        match self.apply(place, name, head).await {
+            // It is that of an earlier policy of this name.
+            Err(kube::Error::Api(refusal)) if refusal.code == 422 => {
+                self.delete(place, name).await?;
+                self.apply(place, name, head).await?;
+            }
+            answer => {
+                answer?;
             }
         }
         Ok(())

@@ -9,6 +9,8 @@ use crate::statuses::{HeldConditions, Outcome, Status};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     None,
+    /// As many nodes as there are have it, but they are more or fewer than before.
+    Counts,
     /// It may wait and be folded with the next ones.
     Passing,
     /// The spec is another one, or something has become true.
@@ -24,7 +26,15 @@ pub fn change(status: &Status, held: HeldConditions<'_>) -> Change {
         .map(|outcome| (outcome, find(held.conditions, outcome)));
     let mut change = Change::None;
     if held.nodes != status.nodes.as_deref() {
-        change = Change::Passing;
+        change = Change::Counts;
+    }
+    // What is good so far may be told together with what comes next: a small policy is in force by then.
+    if held.conditions.is_empty() && status.outcomes.iter().all(|outcome| !is_bad_news(outcome)) {
+        let in_force = |outcome: &Outcome| outcome.condition == "Programmed" && outcome.holds;
+        return match status.outcomes.iter().any(in_force) {
+            true => Change::AtOnce,
+            false => Change::Passing,
+        };
     }
     if !held.is_sound {
         return Change::AtOnce;
@@ -37,8 +47,13 @@ pub fn change(status: &Status, held: HeldConditions<'_>) -> Change {
         if known.observed_generation != Some(status.generation) || (!same_status && is_news(outcome)) {
             return Change::AtOnce;
         }
-        if !same_status || known.reason != outcome.reason || known.message != outcome.message {
+        if !same_status || known.reason != outcome.reason {
             change = Change::Passing;
+        } else if known.message != outcome.message && change != Change::Passing {
+            change = match outcome.condition == "Programmed" && outcome.holds {
+                true => Change::Counts,
+                false => Change::Passing,
+            };
         }
     }
     change
@@ -47,6 +62,11 @@ pub fn change(status: &Status, held: HeldConditions<'_>) -> Change {
 /// Whether somebody may be waiting for this status of the condition.
 fn is_news(outcome: &Outcome) -> bool {
     outcome.holds || outcome.condition == "Accepted"
+}
+
+/// Whether people should hear of it even before anything else is known.
+fn is_bad_news(outcome: &Outcome) -> bool {
+    outcome.condition == "Accepted" && !outcome.holds
 }
 
 /// The conditions to write. A condition whose status stays keeps the time of its last transition.
@@ -147,5 +167,26 @@ mod tests {
             vec![outcome("Programmed", false, "1/2"), outcome("Accepted", true, "")],
         );
         assert_eq!(change_from(&pending, &more), Change::AtOnce);
+        let grown = status(1, vec![outcome("Programmed", true, "3/3")]);
+        assert_eq!(change_from(&done, &grown), Change::Counts);
+    }
+
+    #[test]
+    fn a_first_status_waits_for_good_news_and_not_with_bad() {
+        let nothing = HeldConditions {
+            conditions: &[],
+            nodes: None,
+            is_sound: false,
+        };
+        let of = |accepted: bool, programmed: bool| {
+            let outcomes = vec![
+                outcome("Accepted", accepted, ""),
+                outcome("Programmed", programmed, "0/2"),
+            ];
+            change(&status(1, outcomes), nothing)
+        };
+        assert_eq!(of(true, false), Change::Passing);
+        assert_eq!(of(true, true), Change::AtOnce);
+        assert_eq!(of(false, false), Change::AtOnce);
     }
 }

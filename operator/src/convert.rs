@@ -1,7 +1,5 @@
 //! From API objects to what of them matters.
 
-use std::sync::Arc;
-
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1 as networking;
@@ -15,7 +13,8 @@ use weir_policy::snapshot::{ClusterNetworkPolicy, NetworkPolicy, Node, Pod};
 use crate::agents::LEASE_PREFIX;
 use crate::cluster::{Config, HeldStatus, NodeFacts, Written};
 use crate::decode::{cluster_network_policy, decode, decode_fields, member};
-use crate::existing::{Held, NodeObject, Report, Slice};
+use crate::existing::{NodeObject, Report, Slice};
+use crate::specs::Specs;
 use crate::world::{Item, Name};
 
 /// The name of an object.
@@ -110,12 +109,14 @@ pub fn dataplane_config(object: &DynamicObject) -> Item {
 }
 
 #[must_use]
-pub fn node_dataplane(object: &DynamicObject) -> Item {
-    Item::NodeDataplane(node_object(object))
+pub fn node_dataplane(object: &DynamicObject, specs: &Specs) -> Item {
+    Item::NodeDataplane(node_object(object, specs))
 }
 
 #[must_use]
-pub fn node_object(object: &DynamicObject) -> NodeObject {
+pub fn node_object(object: &DynamicObject, specs: &Specs) -> NodeObject {
+    let uid = uid(&object.metadata);
+    let generation = object.metadata.generation.unwrap_or_default();
     let status = member(&object.data, "status");
     let owners = object.metadata.owner_references.iter().flatten();
     let owner = owners
@@ -123,10 +124,10 @@ pub fn node_object(object: &DynamicObject) -> NodeObject {
         .map(|owner| owner.uid.clone())
         .next();
     NodeObject {
-        uid: uid(&object.metadata),
-        generation: object.metadata.generation.unwrap_or_default(),
+        spec: specs.read(&uid, generation, member(&object.data, "spec")),
+        uid,
+        generation,
         owner,
-        spec: Arc::new(Held::read(member(&object.data, "spec"))),
         report: Report {
             present: status.as_object().is_some_and(|status| !status.is_empty()),
             programmed_generation: member(status, "programmedGeneration").as_i64(),

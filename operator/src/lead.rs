@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::apply::Writer;
+use crate::apply::{Due, Writer};
 use crate::cluster::HeldStatus;
 use crate::conditions::{Change, change, conditions};
 use crate::events::{Events, is_worth_telling};
@@ -28,7 +28,9 @@ const SUPERFLUOUS: Duration = Duration::from_secs(10);
 /// How often Leases and waiting statuses are looked at.
 const TICK: Duration = Duration::from_millis(500);
 /// At most so many statuses are written between two looks at what else there is to do.
-const STATUSES: usize = 256;
+const STATUSES: usize = 64;
+/// To work statuses out takes at most one part in so many of the time.
+const STATUSES_SHARE: u32 = 8;
 /// After a write failed.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -48,6 +50,8 @@ pub struct Leader {
     pace: Pace,
     dirty: Option<Dirty>,
     statuses_due: bool,
+    /// They are not worked out before.
+    statuses_not_before: Instant,
     /// Since when some node has had something superfluous.
     superfluous_since: Option<Instant>,
 }
@@ -75,6 +79,7 @@ impl Leader {
             pace: Pace::default(),
             dirty: None,
             statuses_due: false,
+            statuses_not_before: Instant::now(),
             superfluous_since: None,
         }
     }
@@ -140,8 +145,11 @@ impl Leader {
     }
 
     fn next_look(&self) -> Instant {
-        let tick = Instant::now() + TICK;
-        self.plan_time().map_or(tick, |time| time.min(tick))
+        let mut look = Instant::now() + TICK;
+        if self.statuses_due && !self.is_outdated && self.wanted.is_some() {
+            look = look.min(self.statuses_not_before);
+        }
+        self.plan_time().map_or(look, |time| time.min(look))
     }
 
     fn look_at_leases(&mut self) {
@@ -228,6 +236,10 @@ impl Leader {
             return;
         }
         let Some(wanted) = &self.wanted else { return };
+        let started = Instant::now();
+        if started < self.statuses_not_before {
+            return;
+        }
         self.statuses_due = false;
         let all = statuses(Facts {
             cluster: &self.world.cluster,
@@ -238,6 +250,7 @@ impl Leader {
         let subjects: Vec<&Subject> = all.iter().map(|status| &status.subject).collect();
         self.pace.keep(&subjects);
         let now = self.started.elapsed();
+        self.pace.begin(now);
         let mut due = Vec::new();
         for status in &all {
             let held = status.held(&self.world.cluster);
@@ -245,13 +258,18 @@ impl Leader {
             if change != Change::None && due.len() >= STATUSES {
                 self.statuses_due = true;
             } else if self.pace.is_due(&status.subject, change, now) {
-                due.push((
-                    status.clone(),
-                    conditions(status, held.conditions, Timestamp::now()),
-                ));
+                due.push(Due {
+                    status: status.clone(),
+                    conditions: conditions(status, held.conditions, Timestamp::now()),
+                    is_sound: held.is_sound,
+                });
             }
         }
-        for (status, conditions, written) in self.writer.statuses(due).await {
+        self.statuses_not_before = Instant::now() + started.elapsed() * STATUSES_SHARE;
+        for (due, written) in self.writer.statuses(due).await {
+            let Due {
+                status, conditions, ..
+            } = due;
             if written {
                 self.pace.note_write(&status.subject, now);
                 self.tell(&status);

@@ -15,9 +15,10 @@
 //! has it and no node looks its own pods up by it. What is known of a node is the last spec that was written, the one
 //! that it acknowledged, and one whose writing was not answered; it may go by any of them.
 //!
-//! A namespace's identities are in one slice and must fit in an object: that is some 5,000 identities. A NodeDataplane
-//! that would be larger than [`plan::MOST_SPEC_BYTES`] is not written; the node stays with the one before, its new pods
-//! stay closed, and its policies say `TooLarge`.
+//! Slices of either kind are split before they are too large for an object. A NodeDataplane that would be larger than
+//! [`plan::MOST_SPEC_BYTES`] is not written: the node stays with the one before, its new pods stay closed, and its
+//! policies say `TooLarge`, with the node's name and the size. A policy of one rule with two peers takes some 700 bytes,
+//! a network in a rule some 50.
 //!
 //! # What agents report
 //!
@@ -70,6 +71,7 @@ pub mod pace;
 pub mod plan;
 pub mod run;
 pub mod settings;
+pub mod specs;
 pub mod statuses;
 pub mod watch;
 pub mod world;

@@ -23,7 +23,7 @@ use weir_policy::snapshot::PodId;
 
 use crate::cluster::Cluster;
 use crate::digest::{Digest, digest, digest_named};
-use crate::existing::{Contents, Existing, to_api, widen};
+use crate::existing::{Contents, Existing, Held, to_api, widen};
 use crate::settings::{Settings, settings};
 
 pub use numbers::{FIRST_NUMBER_OF_AGENTS, book};
@@ -57,6 +57,7 @@ pub struct WantedPolicy {
     pub digest: Digest,
     /// Of its JSON.
     pub bytes: usize,
+    pub looks_at: Relevance,
     /// The nodes that host a pod which it selects.
     pub nodes: BTreeSet<String>,
 }
@@ -141,6 +142,7 @@ fn wanted_policies(
             digest: digest(&value),
             bytes: value.to_string().len(),
             value,
+            looks_at: Relevance::of([policy]),
             nodes: nodes.map(|node| (*node).to_owned()).collect(),
         };
         (reference.clone(), policy)
@@ -231,6 +233,21 @@ impl Wanted {
                 .collect(),
             // It was made from settings.
             settings: serde_json::from_value(settings).unwrap_or_default(),
+        })
+    }
+
+    /// What [`Held::read`] makes of a node's spec.
+    #[must_use]
+    pub fn held(&self, node: &str, address_book: i64) -> Option<Held> {
+        let wanted = self.nodes.get(node)?;
+        let mut needs = Relevance::default();
+        for policy in wanted.policies.iter().filter_map(|name| self.policies.get(name)) {
+            widen(&mut needs, &policy.looks_at);
+        }
+        Some(Held {
+            address_book,
+            contents: wanted.contents.clone(),
+            needs,
         })
     }
 }

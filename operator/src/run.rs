@@ -15,6 +15,7 @@ use crate::health::{Health, Phase, serve};
 use crate::lead::Leader;
 use crate::lease::Election;
 use crate::metrics::Metrics;
+use crate::specs::Specs;
 use crate::watch::watch_all;
 
 /// The name of the Lease that the leader holds.
@@ -172,8 +173,9 @@ pub async fn operate(replica: Replica, stop: impl Future<Output = ()>) -> End {
 }
 
 async fn lead(replica: Replica) {
-    let (watches, updates) = watch_all(&replica.client, &replica.namespace, &replica.metrics);
-    let writer = Writer::new(replica.client.clone(), replica.metrics.clone());
+    let specs = Specs::default();
+    let (watches, updates) = watch_all(&replica.client, &replica.namespace, &replica.metrics, &specs);
+    let writer = Writer::new(replica.client.clone(), replica.metrics.clone(), specs);
     let events = Events::start(replica.client, &replica.identity);
     let leader = Leader::new(writer, events, replica.metrics, replica.health);
     leader.lead(updates).await;

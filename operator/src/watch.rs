@@ -18,6 +18,7 @@ use weir_api::{
 
 use crate::convert;
 use crate::metrics::Metrics;
+use crate::specs::Specs;
 use crate::world::{Item, Kind, Name, Update};
 
 /// How many updates wait at most before the watches do.
@@ -29,12 +30,14 @@ pub fn watch_all(
     client: &Client,
     namespace: &str,
     metrics: &Metrics,
+    specs: &Specs,
 ) -> (JoinSet<()>, mpsc::Receiver<Update>) {
     let (sender, receiver) = mpsc::channel(QUEUE);
     let watches = Watches {
         client: client.clone(),
         sender,
         metrics: metrics.clone(),
+        specs: specs.clone(),
     };
     (watches.start(namespace), receiver)
 }
@@ -43,6 +46,7 @@ struct Watches {
     client: Client,
     sender: mpsc::Sender<Update>,
     metrics: Metrics,
+    specs: Specs,
 }
 
 impl Watches {
@@ -85,7 +89,7 @@ impl Watches {
     /// Each object is read on its own: one that cannot be read must not end the watch of all.
     fn watch_custom(&self, tasks: &mut JoinSet<()>) {
         type Convert = fn(DynamicObject) -> Item;
-        let kinds: [(Kind, ApiResource, Convert); 7] = [
+        let kinds: [(Kind, ApiResource, Convert); 6] = [
             (
                 Kind::ClusterNetworkPolicy,
                 ApiResource::erase::<ClusterNetworkPolicy>(&()),
@@ -100,11 +104,6 @@ impl Watches {
                 Kind::DataplaneConfig,
                 ApiResource::erase::<DataplaneConfig>(&()),
                 |it| convert::dataplane_config(&it),
-            ),
-            (
-                Kind::NodeDataplane,
-                ApiResource::erase::<NodeDataplane>(&()),
-                |it| convert::node_dataplane(&it),
             ),
             (
                 Kind::IdentitySlice,
@@ -127,6 +126,13 @@ impl Watches {
             let item = move |it: DynamicObject| Some((convert::name(&it.metadata), convert(it)));
             tasks.spawn(self.watch(kind, api, Config::default(), item));
         }
+        let resource = ApiResource::erase::<NodeDataplane>(&());
+        let api = Api::<DynamicObject>::all_with(self.client.clone(), &resource);
+        let specs = self.specs.clone();
+        let item = move |it: DynamicObject| {
+            Some((convert::name(&it.metadata), convert::node_dataplane(&it, &specs)))
+        };
+        tasks.spawn(self.watch(Kind::NodeDataplane, api, Config::default(), item));
     }
 
     fn watch<K, F>(

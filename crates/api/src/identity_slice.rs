@@ -18,7 +18,7 @@ use crate::schema;
 /// seen them. There is one of each kind of slice.
 pub const HEAD: &str = "head";
 
-/// Some namespaces, and the identities of their pods. A namespace is in one slice, whole.
+/// Some namespaces, and identities of their pods. A namespace with many identities is in several slices.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[kube(

@@ -2,6 +2,7 @@
 
 use super::{Facts, Outcome, listed};
 use crate::existing::Contents;
+use crate::plan::MOST_SPEC_BYTES;
 
 /// The nodes concerned, by how far they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,20 +31,20 @@ pub fn standing<'a>(
             .and_then(|known| known.in_kernel())
             .is_some_and(|held| has(node, &held.contents));
         let reported = known.is_some_and(|known| known.report.present);
-        let too_large = facts
-            .wanted
-            .nodes
-            .get(node)
-            .is_some_and(|wanted| wanted.is_too_large());
+        let wanted = facts.wanted.nodes.get(node);
+        let too_large = wanted.filter(|wanted| wanted.is_too_large() && !has);
         if facts.cut_off.contains(node) {
             standing.cut_off += 1;
             standing.waiting.push(format!("{node} (cut off)"));
         } else if !facts.cluster.agents.contains(node) {
             let cause = if reported { "agent gone" } else { "no agent" };
             standing.waiting.push(format!("{node} ({cause})"));
-        } else if too_large && !has {
+        } else if let Some(wanted) = too_large {
             standing.too_large += 1;
-            standing.waiting.push(format!("{node} (too large)"));
+            let (size, most) = (wanted.bytes / 1024, MOST_SPEC_BYTES / 1024);
+            standing.waiting.push(format!(
+                "{node} (its policies take {size} KiB, of at most {most})"
+            ));
         } else if has {
             standing.done += 1;
         } else {

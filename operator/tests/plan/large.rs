@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::networking::v1::NetworkPolicySpec;
 use serde_json::{Value, json};
-use weir_operator::cluster::Written;
+use weir_operator::cluster::{Cluster, Written};
+use weir_operator::existing::{Existing, Held};
 use weir_operator::plan::{MOST_SPEC_BYTES, plan};
 use weir_operator::statuses::{Facts, Outcome, statuses};
 use weir_operator::writes::writes;
+use weir_policy::model::{Policy, PolicyRef};
 use weir_policy::snapshot::{Labels, NetworkPolicy, Node, ObjectName, Pod, Snapshot};
 
 use crate::simulation::Simulation;
@@ -93,6 +95,39 @@ fn a_large_cluster_is_planned_in_time_and_a_pod_touches_little() {
     assert_eq!((writes.identity_head, writes.address_head), (None, None));
 }
 
+/// How much of an object a policy takes.
+#[test]
+fn a_thousand_policies_with_rules_fit_in_an_object() {
+    let snapshot = snapshot();
+    let cluster = Cluster {
+        snapshot,
+        ..Cluster::default()
+    };
+    let wanted = plan(&cluster, &Existing::default());
+    let sizes: Vec<usize> = wanted.policies.values().map(|policy| policy.bytes).collect();
+    let mean = sizes.iter().sum::<usize>() / sizes.len();
+    println!("bytes of a policy with one rule, two peers, two ports: {mean}");
+    assert!(1000 * mean < MOST_SPEC_BYTES, "{mean}");
+    let block = policy_of_blocks(1000);
+    let lowered = serde_json::to_string(&block).unwrap().len();
+    println!("bytes of a network of a rule: {}", lowered / 1000);
+    assert!(lowered / 1000 < 64, "{lowered}");
+}
+
+/// What a node holds of a wanted spec is what one reads of the spec that is written.
+#[test]
+fn what_is_attempted_is_what_is_read() {
+    let cluster = Cluster {
+        snapshot: snapshot(),
+        ..Cluster::default()
+    };
+    let wanted = plan(&cluster, &Existing::default());
+    for node in wanted.nodes.keys() {
+        let spec = serde_json::to_value(wanted.spec(node, 7).unwrap()).unwrap();
+        assert_eq!(wanted.held(node, 7).unwrap(), Held::read(&spec), "{node}");
+    }
+}
+
 #[test]
 fn what_is_too_large_is_not_written_and_said() {
     let mut snapshot = Snapshot::default();
@@ -104,14 +139,10 @@ fn what_is_too_large_is_not_written_and_said() {
         ..Pod::default()
     };
     snapshot.pods.insert(ObjectName::new("shop", "web"), pod);
-    let blocks: Vec<Value> = (0..8000)
-        .map(|index| json!({"ipBlock": {"cidr": format!("10.{}.{}.0/24", index / 256, index % 256)}}))
-        .collect();
     for index in 0..5 {
-        let spec = json!({"podSelector": {}, "ingress": [{"from": blocks}]});
         let policy = NetworkPolicy {
             annotations: Labels::new(),
-            spec: serde_json::from_value(spec).unwrap(),
+            spec: spec_of_blocks(8000),
         };
         let name = ObjectName::new("shop", format!("policy-{index}"));
         snapshot.network_policies.insert(name, policy);
@@ -131,17 +162,35 @@ fn what_is_too_large_is_not_written_and_said() {
         wanted: &wanted,
         cut_off: &cut_off,
     });
+    let size = wanted.nodes["n1"].bytes;
+    assert!(size.abs_diff(spec.len()) < 1024, "{size} is not {}", spec.len());
+    let (size, most) = (size / 1024, MOST_SPEC_BYTES / 1024);
     let programmed = Outcome {
         condition: "Programmed",
         holds: false,
         reason: "TooLarge".to_owned(),
-        message: "0/1 nodes; waiting for: n1 (too large)".to_owned(),
+        message: format!("0/1 nodes; waiting for: n1 (its policies take {size} KiB, of at most {most})"),
     };
     assert!(
         told.iter().all(|status| status.outcomes[1] == programmed),
         "{told:?}"
     );
     assert_eq!(told.len(), 5);
+}
+
+fn spec_of_blocks(count: usize) -> NetworkPolicySpec {
+    let blocks: Vec<Value> = (0..count)
+        .map(|index| json!({"ipBlock": {"cidr": format!("10.{}.{}.0/24", index / 256, index % 256)}}))
+        .collect();
+    serde_json::from_value(json!({"podSelector": {}, "ingress": [{"from": blocks}]})).unwrap()
+}
+
+fn policy_of_blocks(count: usize) -> Policy {
+    let reference = PolicyRef::network_policy("shop", "blocks");
+    let (policy, problems) =
+        weir_policy::lower::network_policy(reference, &Labels::new(), &spec_of_blocks(count));
+    assert_eq!(problems, []);
+    policy
 }
 
 /// Gives the policies the metadata that objects of an API server have.

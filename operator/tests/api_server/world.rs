@@ -1,8 +1,12 @@
 //! What people, kubelets and agents do to an API server.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::TryStreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -10,13 +14,26 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Config};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-use weir_operator::health::{Health, Phase};
+use tokio::task::{JoinHandle, JoinSet};
+use weir_operator::health::{Health, Phase, serve};
 use weir_operator::metrics::Metrics;
 use weir_operator::run::{End, Replica, operate};
+
+/// A kind of ours, and its plural.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kind(&'static str, &'static str);
+
+pub(crate) const ADDRESS_SLICE: Kind = Kind("AddressSlice", "addressslices");
+pub(crate) const CLUSTER_POLICY: Kind = Kind("ClusterNetworkPolicy", "clusternetworkpolicies");
+pub(crate) const CONFIG: Kind = Kind("DataplaneConfig", "dataplaneconfigs");
+pub(crate) const FLOW_LOG_POLICY: Kind = Kind("FlowLogPolicy", "flowlogpolicies");
+pub(crate) const IDENTITY_SLICE: Kind = Kind("IdentitySlice", "identityslices");
+pub(crate) const NODE_DATAPLANE: Kind = Kind("NodeDataplane", "nodedataplanes");
+pub(crate) const POLICY_STATUS: Kind = Kind("PolicyStatus", "policystatuses");
 
 pub(crate) struct World {
     pub(crate) client: Client,
@@ -27,6 +44,8 @@ pub(crate) struct World {
 pub(crate) struct Running {
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
+    /// Where it answers over HTTP.
+    pub(crate) address: SocketAddr,
     stop: oneshot::Sender<()>,
     task: JoinHandle<End>,
 }
@@ -35,6 +54,25 @@ impl Running {
     pub(crate) async fn stop(self) {
         self.stop.send(()).unwrap();
         assert_eq!(self.task.await.unwrap(), End::Stopped);
+    }
+}
+
+/// A port of the loopback interface that nobody listens at.
+pub(crate) fn free_address() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// What a watch has told of one PolicyStatus. It ends when this is dropped.
+pub(crate) struct Told {
+    in_force: Arc<Mutex<BTreeSet<i64>>>,
+    _task: JoinSet<()>,
+}
+
+impl Told {
+    /// The generations of the policy that were told to be programmed.
+    pub(crate) fn generations_in_force(&self) -> BTreeSet<i64> {
+        self.in_force.lock().unwrap().clone()
     }
 }
 
@@ -110,15 +148,21 @@ impl World {
         };
         let (health, metrics) = (replica.health.clone(), replica.metrics.clone());
         let (stop, stopped) = oneshot::channel();
+        let address = free_address();
+        let serving = serve(address, health.clone(), metrics.clone());
         let task = tokio::spawn(async move {
-            operate(replica, async move {
+            let stop = async move {
                 let _ = stopped.await;
-            })
-            .await
+            };
+            tokio::select! {
+                served = serving => panic!("metrics and health are not served: {served:?}"),
+                end = operate(replica, stop) => end,
+            }
         });
         Running {
             health,
             metrics,
+            address,
             stop,
             task,
         }
@@ -135,59 +179,41 @@ impl World {
         panic!("not within thirty seconds: {what}");
     }
 
-    pub(crate) fn custom(&self, kind: &str, plural: &str, namespace: &str) -> Api<DynamicObject> {
+    pub(crate) fn custom(&self, kind: Kind, namespace: &str) -> Api<DynamicObject> {
         let (group, version) = match kind {
-            "ClusterNetworkPolicy" => ("policy.networking.k8s.io", "v1alpha2"),
+            CLUSTER_POLICY => ("policy.networking.k8s.io", "v1alpha2"),
             _ => ("dataplane.weir.dev", "v1alpha1"),
         };
-        let kind = GroupVersionKind::gvk(group, version, kind);
-        let resource = ApiResource::from_gvk_with_plural(&kind, plural);
+        let named = GroupVersionKind::gvk(group, version, kind.0);
+        let resource = ApiResource::from_gvk_with_plural(&named, kind.1);
         match namespace {
             "" => Api::all_with(self.client.clone(), &resource),
             namespace => Api::namespaced_with(self.client.clone(), namespace, &resource),
         }
     }
 
-    pub(crate) async fn get_custom(
-        &self,
-        kind: &str,
-        plural: &str,
-        namespace: &str,
-        name: &str,
-    ) -> Option<DynamicObject> {
-        self.custom(kind, plural, namespace).get_opt(name).await.unwrap()
+    pub(crate) async fn get_custom(&self, kind: Kind, namespace: &str, name: &str) -> Option<DynamicObject> {
+        self.custom(kind, namespace).get_opt(name).await.unwrap()
     }
 
     pub(crate) async fn spec(&self, node: &str) -> Option<Value> {
-        let object = self
-            .get_custom("NodeDataplane", "nodedataplanes", "", node)
-            .await?;
+        let object = self.get_custom(NODE_DATAPLANE, "", node).await?;
         Some(object.data["spec"].clone())
     }
 
     pub(crate) async fn spec_generation(&self, node: &str) -> i64 {
-        let object = self
-            .get_custom("NodeDataplane", "nodedataplanes", "", node)
-            .await
-            .unwrap();
+        let object = self.get_custom(NODE_DATAPLANE, "", node).await.unwrap();
         object.metadata.generation.unwrap()
     }
 
-    pub(crate) async fn status_now(&self, kind: &str, plural: &str, name: &str) -> Option<Value> {
-        Some(self.get_custom(kind, plural, "", name).await?.data["status"].clone())
+    pub(crate) async fn status_now(&self, kind: Kind, name: &str) -> Option<Value> {
+        Some(self.get_custom(kind, "", name).await?.data["status"].clone())
     }
 
     /// Waits until a condition has a status for the object's generation.
-    pub(crate) async fn status(
-        &self,
-        kind: &str,
-        plural: &str,
-        name: &str,
-        of: &str,
-        expected: &str,
-    ) -> Value {
-        self.until(&format!("{kind} {name} is {of}={expected}"), async || {
-            let object = self.get_custom(kind, plural, "", name).await?;
+    pub(crate) async fn status(&self, kind: Kind, name: &str, of: &str, expected: &str) -> Value {
+        self.until(&format!("{} {name} is {of}={expected}", kind.0), async || {
+            let object = self.get_custom(kind, "", name).await?;
             let status = object.data["status"].clone();
             let found = condition(&status, of);
             let is_new = found["observedGeneration"].as_i64() == object.metadata.generation;
@@ -202,9 +228,7 @@ impl World {
             &format!("NetworkPolicy {namespace}/{name} is {of}={expected}"),
             async || {
                 let generation = policies.get(name).await.unwrap().metadata.generation;
-                let object = self
-                    .get_custom("PolicyStatus", "policystatuses", namespace, name)
-                    .await?;
+                let object = self.get_custom(POLICY_STATUS, namespace, name).await?;
                 let status = object.data["status"].clone();
                 let found = condition(&status, of);
                 let is_new = found["observedGeneration"].as_i64() == generation;
@@ -212,6 +236,28 @@ impl World {
             },
         )
         .await
+    }
+
+    pub(crate) fn watch_programmed(&self, namespace: &str, name: &str) -> Told {
+        let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let events = watcher(self.custom(POLICY_STATUS, namespace), config);
+        let in_force = Arc::new(Mutex::new(BTreeSet::new()));
+        let noted = Arc::clone(&in_force);
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut objects = Box::pin(events.default_backoff().applied_objects());
+            while let Ok(Some(object)) = objects.try_next().await {
+                let programmed = condition(&object.data["status"], "Programmed");
+                if programmed["status"] == "True" {
+                    let generation = programmed["observedGeneration"].as_i64().unwrap();
+                    noted.lock().unwrap().insert(generation);
+                }
+            }
+        });
+        Told {
+            in_force,
+            _task: task,
+        }
     }
 
     pub(crate) async fn node(&self, name: &str) {
@@ -302,13 +348,9 @@ impl World {
     }
 
     async fn try_create(&self, object: &Value) -> Result<DynamicObject, kube::Error> {
-        let kind = object["kind"].as_str().unwrap();
-        let plural = match kind {
-            "ClusterNetworkPolicy" => "clusternetworkpolicies".to_owned(),
-            "FlowLogPolicy" => "flowlogpolicies".to_owned(),
-            kind => format!("{}s", kind.to_lowercase()),
-        };
-        let api = self.custom(kind, &plural, "");
+        let kinds = [CLUSTER_POLICY, CONFIG, FLOW_LOG_POLICY];
+        let kind = kinds.into_iter().find(|kind| object["kind"] == kind.0).unwrap();
+        let api = self.custom(kind, "");
         api.create(
             &PostParams::default(),
             &serde_json::from_value(object.clone()).unwrap(),
@@ -357,13 +399,30 @@ impl World {
             .await;
     }
 
+    pub(crate) async fn acknowledge_all(&self) {
+        for node in ["n1", "n2"] {
+            self.acknowledge(node).await;
+        }
+    }
+
+    /// Waits until an object is told to be wrong, for this reason and with words that contain these.
+    pub(crate) async fn not_accepted(&self, kind: Kind, name: &str, reason: &str, words: &str) {
+        let status = self.status(kind, name, "Accepted", "False").await;
+        let accepted = condition(&status, "Accepted");
+        assert_eq!(accepted["reason"], reason);
+        assert!(
+            accepted["message"].as_str().unwrap().contains(words),
+            "{accepted}"
+        );
+    }
+
     pub(crate) async fn refuse(&self, node: &str, field: &str, message: &str) {
         self.report(node, json!({"refused": [{"field": field, "message": message}]}))
             .await;
     }
 
     async fn report(&self, node: &str, status: Value) {
-        let api = self.custom("NodeDataplane", "nodedataplanes", "");
+        let api = self.custom(NODE_DATAPLANE, "");
         let patch = Patch::Merge(json!({"status": status}));
         api.patch_status(node, &PatchParams::default(), &patch)
             .await
