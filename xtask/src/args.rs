@@ -164,4 +164,7 @@ pub(crate) struct CleanUp {
     /// List only
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// End the clusters that run, too
+    #[arg(long)]
+    pub(crate) clusters: bool,
 }

@@ -4,23 +4,14 @@ use anyhow::Result;
 
 use crate::args::PassedOn;
 use crate::checkout::Checkout;
-use crate::demo::run_release;
-use crate::{process, setup};
+use crate::demo::{build_release, run_release};
+use crate::setup;
 
 pub(crate) fn run(checkout: &Checkout, options: &PassedOn) -> Result<()> {
     println!("== setup: what this machine lacks");
     setup::run()?;
     println!("== build: the agent and the benchmarks, optimised (some minutes the first time)");
-    process::run(checkout.cargo("build").args([
-        "--release",
-        "--locked",
-        "-p",
-        "weir-agent",
-        "-p",
-        "weir-bench",
-        "-p",
-        "weir-testbed",
-    ]))?;
+    build_release(checkout, &["weir-agent", "weir-bench", "weir-testbed"])?;
     println!("== bench");
     run_release(checkout, "weir-bench", "weir-bench", &options.arguments)
 }

@@ -25,6 +25,11 @@ pub(crate) fn run(checkout: &Checkout, options: &Cluster) -> Result<()> {
     }
 }
 
+/// Ends the cluster of that name.
+pub(crate) fn down(checkout: &Checkout, name: &str) -> Result<()> {
+    e2e(checkout, "down", &[format!("--name={name}")])
+}
+
 /// Runs kubectl as administrator of the local cluster.
 pub(crate) fn kubectl(checkout: &Checkout, options: &Kubectl) -> Result<()> {
     let mut arguments = vec![format!("--name={}", options.name), "--".to_owned()];

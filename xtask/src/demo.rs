@@ -12,14 +12,7 @@ pub(crate) fn run(checkout: &Checkout, options: &PassedOn) -> Result<()> {
     println!("== setup: what this machine lacks");
     setup::run()?;
     println!("== build: the agent, optimised (some minutes the first time)");
-    process::run(checkout.cargo("build").args([
-        "--release",
-        "--locked",
-        "-p",
-        "weir-agent",
-        "-p",
-        "weir-testbed",
-    ]))?;
+    build_release(checkout, &["weir-agent", "weir-testbed"])?;
     println!("== demo");
     run_release(checkout, "weir-testbed", "weir-demo", &options.arguments)
 }
@@ -30,6 +23,14 @@ pub(crate) fn run_debug(checkout: &Checkout) -> Result<()> {
     let mut cargo = checkout.cargo("run");
     cargo.args(["--quiet", "--locked", "--bin", "weir-demo"]);
     run_beside_agent(checkout, cargo, "debug")
+}
+
+/// Programs as they are shipped.
+pub(crate) fn build_release(checkout: &Checkout, packages: &[&str]) -> Result<()> {
+    let mut cargo = checkout.cargo("build");
+    cargo.args(["--release", "--locked"]);
+    cargo.args(packages.iter().flat_map(|package| ["-p", package]));
+    process::run(&mut cargo)
 }
 
 /// All programs, not optimised.

@@ -1,6 +1,7 @@
 //! What of ours is on this machine beside the checkout: processes, mounts, namespaces, links, cgroups, run-time
 //! directories. All that the tests, the demo and the benchmarks make carries the prefix.
 
+mod clusters;
 mod find;
 mod remove;
 
@@ -14,6 +15,7 @@ use anyhow::{Result, bail};
 
 use crate::args::CleanUp;
 use crate::checkout::Checkout;
+use crate::cluster;
 pub(crate) use find::find;
 
 /// Begins the name of everything that we make.
@@ -54,6 +56,16 @@ impl fmt::Display for Leftover {
 }
 
 pub(crate) fn run(checkout: &Checkout, options: &CleanUp) -> Result<()> {
+    for name in find::clusters()? {
+        if options.clusters && !options.dry_run {
+            cluster::down(checkout, &name)?;
+        } else {
+            println!(
+                "cluster {name} runs and is left alone: `cargo xtask cluster down --name {name}` ends it, \
+                 `clean-up --clusters` all that run"
+            );
+        }
+    }
     let found = find(checkout)?;
     for leftover in &found {
         println!("{leftover}");

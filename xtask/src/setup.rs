@@ -6,6 +6,8 @@ mod linker;
 mod toolchain;
 pub(crate) mod virtual_machines;
 
+use std::process::Command;
+
 use anyhow::{Result, bail};
 
 use crate::process;
@@ -25,6 +27,17 @@ pub(crate) fn run() -> Result<()> {
     println!("eBPF compiler: {toolchain}");
     let linker = linker::ensure(&mut apt, toolchain.llvm)?;
     println!("eBPF linker: {}", linker.path.display());
+    Ok(())
+}
+
+/// The formatter and the linter of the toolchain that runs us: rustup's smallest profile lacks them.
+pub(crate) fn checkers() -> Result<()> {
+    for (subcommand, component) in [("fmt", "rustfmt"), ("clippy", "clippy")] {
+        let there = process::answer(process::cargo().args([subcommand, "--version"])).is_some();
+        if !there {
+            process::run(Command::new("rustup").args(["component", "add", component]))?;
+        }
+    }
     Ok(())
 }
 

@@ -59,7 +59,9 @@ pub(crate) fn run(checkout: &Checkout, options: &Test) -> Result<()> {
     let before = leftovers::find(checkout)?;
     let mut steps = Steps::default();
     steps.run("setup", "what this machine lacks", || {
-        setup::run().map(|()| Outcome::Passed)
+        setup::run()?;
+        setup::checkers()?;
+        Ok(Outcome::Passed)
     });
     let mut totals = None;
     if steps.failed().is_empty() {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::{Leftover, PREFIX};
+use super::{Leftover, PREFIX, clusters};
 use crate::checkout::Checkout;
 
 const NAMESPACES: &str = "/run/netns";
@@ -18,7 +18,7 @@ const RUN: &str = "/run";
 /// How far below a cgroup2 mount our groups are looked for: a node's pods make the whole tree large.
 const CGROUP_DEPTH: u32 = 3;
 
-/// All that is of ours.
+/// All that is of ours, but for the clusters that run.
 pub(crate) fn find(checkout: &Checkout) -> Result<BTreeSet<Leftover>> {
     let mounts = mounts()?;
     let namespaces = ours(Path::new(NAMESPACES))?;
@@ -45,17 +45,37 @@ pub(crate) fn find(checkout: &Checkout) -> Result<BTreeSet<Leftover>> {
             .map(|m| Leftover::Mount(m.point)),
     );
     processes(checkout, &namespaces, &mut found)?;
+    let clusters = clusters()?;
+    found.retain(|leftover| !clusters::have(&clusters, leftover));
     Ok(found)
 }
 
-/// A running agent that was not built in this checkout.
+/// Names of the clusters that run.
+pub(super) fn clusters() -> Result<BTreeSet<String>> {
+    let namespaces = ours(Path::new(NAMESPACES))?;
+    Ok(clusters::of(namespaces.iter().map(|path| name(path))))
+}
+
+/// Inodes of the network namespaces of clusters, or of all others of ours.
+fn networks(namespaces: &[PathBuf], of_clusters: bool) -> Result<BTreeSet<u64>> {
+    let clusters = clusters()?;
+    Ok(namespaces
+        .iter()
+        .filter(|path| clusters::have_namespace(&clusters, &name(path)) == of_clusters)
+        .filter_map(|path| fs::metadata(path).ok().map(|meta| meta.ino()))
+        .collect())
+}
+
+/// A running agent that was not built in this checkout, and is of no cluster.
 pub(super) fn foreign_agent(checkout: &Checkout) -> Result<Option<u32>> {
     let target = checkout.target();
+    let of_clusters = networks(&ours(Path::new(NAMESPACES))?, true)?;
     let agent = running()?.into_iter().find(|process| {
         process
             .program
             .as_deref()
             .is_some_and(|path| name(path) == "weir-agent" && !path.starts_with(&target))
+            && !process.network.is_some_and(|inode| of_clusters.contains(&inode))
     });
     Ok(agent.map(|process| process.pid))
 }
@@ -179,10 +199,7 @@ fn running() -> Result<Vec<Running>> {
 
 fn processes(checkout: &Checkout, namespaces: &[PathBuf], found: &mut BTreeSet<Leftover>) -> Result<()> {
     let target = checkout.target();
-    let networks: BTreeSet<u64> = namespaces
-        .iter()
-        .filter_map(|path| fs::metadata(path).ok().map(|meta| meta.ino()))
-        .collect();
+    let (of_clusters, others) = (networks(namespaces, true)?, networks(namespaces, false)?);
     for Running {
         pid,
         program,
@@ -192,7 +209,10 @@ fn processes(checkout: &Checkout, namespaces: &[PathBuf], found: &mut BTreeSet<L
         let built_here = program
             .as_deref()
             .is_some_and(|path| path.starts_with(&target) && name(path).starts_with(PREFIX));
-        if built_here || network.is_some_and(|inode| networks.contains(&inode)) {
+        if network.is_some_and(|inode| of_clusters.contains(&inode)) {
+            continue;
+        }
+        if built_here || network.is_some_and(|inode| others.contains(&inode)) {
             let program = program.map_or_else(|| "?".to_owned(), |path| path.display().to_string());
             found.insert(Leftover::Process { pid, program });
         }

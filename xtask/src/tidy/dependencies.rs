@@ -111,6 +111,7 @@ const RULES: &[Rule] = &[
             "weir-api",
             "weir-bpf-build",
             "weir-datapath",
+            "weir-e2e",
             "weir-policy",
             "weir-testbed",
         ],
