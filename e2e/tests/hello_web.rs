@@ -4,27 +4,21 @@
 //! On the cluster that the environment variable [`CLUSTER`] names, or on one of its own. What the samples make is
 //! deleted before and after.
 
+mod cluster_bed;
+
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::net::IpAddr;
 use std::process::{Command, Output};
 use std::thread;
 use std::time::Duration;
 
+use cluster_bed::pods::Pod;
+use cluster_bed::{Bed, PATIENCE, checkout};
 use serde_json::{Value, json};
-use weir_e2e::cluster::Cluster;
-use weir_e2e::down::down;
-use weir_e2e::install::{Weir, install};
 use weir_e2e::kubernetes;
-use weir_e2e::plan::{ClusterName, Family, Options};
 use weir_e2e::process::wait_for;
-use weir_e2e::progress::Progress;
-use weir_e2e::up::up;
 
-/// Names a running cluster with Weir installed.
-const CLUSTER: &str = "WEIR_E2E_CLUSTER";
-
-/// For what the cluster does, and for what Weir does.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// For what Weir does.
 const SOON: Duration = Duration::from_secs(15);
 
 const NAMESPACE: &str = "hello";
@@ -33,51 +27,8 @@ const POLICY: &str = "hello-web-allow-from-foo";
 /// curl's, when the time is over.
 const TIMED_OUT: i32 = 28;
 
-struct Bed {
-    cluster: Cluster,
-    /// To be ended after the test.
-    own: Option<ClusterName>,
-}
-
 impl Bed {
-    fn new() -> Self {
-        let progress = Progress::start();
-        if let Ok(name) = std::env::var(CLUSTER) {
-            let name = name.parse().expect("the name of a cluster");
-            let cluster = Cluster::existing(&name).expect("a running cluster");
-            return Self { cluster, own: None };
-        }
-        let name: ClusterName = "hello-web".parse().expect("a name");
-        let options = Options {
-            name: name.clone(),
-            nodes: 2,
-            family: Family::Dual,
-        };
-        let bed = Self {
-            cluster: up(&options, progress).expect("up"),
-            own: Some(name),
-        };
-        let weir = Weir {
-            images: checkout().join("target/images"),
-            manifests: checkout().join("config/default"),
-        };
-        install(&bed.cluster, &weir, progress).expect("installed");
-        bed
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        let mut kubectl = self.cluster.kubectl().expect("a cache");
-        kubectl.args(arguments).output().expect("kubectl starts")
-    }
-
-    fn kubectl(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "kubectl {arguments:?}: {error}");
-        String::from_utf8(output.stdout).expect("UTF-8")
-    }
-
-    fn apply(&self, samples: &[String]) {
+    fn apply_samples(&self, samples: &[String]) {
         for sample in samples {
             self.kubectl(&["apply", "--filename", sample]);
         }
@@ -105,21 +56,6 @@ impl Bed {
             line.pop();
         }
         lines
-    }
-
-    fn pods(&self, app: &str) -> Vec<Pod> {
-        let selector = format!("--selector=app={app}");
-        let namespace = format!("--namespace={NAMESPACE}");
-        let list = kubernetes::get(&self.cluster, &["pods", &namespace, &selector]);
-        let list = list.expect("an answer").expect("a list");
-        let mut pods: Vec<Pod> = list["items"]
-            .as_array()
-            .expect("items")
-            .iter()
-            .map(Pod::of)
-            .collect();
-        pods.sort();
-        pods
     }
 
     /// What became of every call of a client, in their order.
@@ -196,51 +132,28 @@ impl Bed {
     }
 }
 
-impl Drop for Bed {
+/// Deletes what the samples made when the test is over.
+struct Samples<'a>(&'a Bed);
+
+impl Drop for Samples<'_> {
     fn drop(&mut self) {
-        let deleted = self.delete_samples();
+        let deleted = self.0.delete_samples();
         if !deleted.status.success() {
             eprintln!("{}", String::from_utf8_lossy(&deleted.stderr));
         }
-        if let Some(Err(error)) = self.own.as_ref().map(|name| down(name, Progress::start())) {
-            eprintln!("{error:#}");
-        }
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Pod {
-    node: String,
-    name: String,
-    /// The controller's kind and name.
-    workload: (String, String),
-    addresses: Vec<String>,
-}
-
-impl Pod {
-    fn of(object: &Value) -> Self {
-        let text = |value: &Value| value.as_str().expect("a text").to_owned();
-        let owner = &object["metadata"]["ownerReferences"][0];
-        let addresses = object["status"]["podIPs"].as_array().expect("addresses");
-        Self {
-            node: text(&object["spec"]["nodeName"]),
-            name: text(&object["metadata"]["name"]),
-            workload: (text(&owner["kind"]), text(&owner["name"])),
-            addresses: addresses.iter().map(|address| text(&address["ip"])).collect(),
-        }
+/// A pod as a record on that node tells of it: of other nodes' pods an agent does not know the controllers.
+fn party(pod: &Pod, node: &str) -> Value {
+    let mut party = json!({
+        "pod_name": pod.name, "node_name": pod.node, "pod_namespace": NAMESPACE, "namespace": NAMESPACE,
+    });
+    if let Some((kind, name)) = pod.workload.as_ref().filter(|_| pod.node == node) {
+        party["workload_kind"] = json!(kind);
+        party["workload_name"] = json!(name);
     }
-
-    /// As a record on that node tells of it: of other nodes' pods an agent does not know the controllers.
-    fn party(&self, node: &str) -> Value {
-        let mut party = json!({
-            "pod_name": self.name, "node_name": self.node, "pod_namespace": NAMESPACE, "namespace": NAMESPACE,
-        });
-        if self.node == node {
-            party["workload_kind"] = json!(self.workload.0);
-            party["workload_name"] = json!(self.workload.1);
-        }
-        party
-    }
+    party
 }
 
 #[derive(Debug)]
@@ -252,14 +165,14 @@ struct Call {
     answers: BTreeSet<String>,
 }
 
-fn family(address: &str) -> &'static str {
-    if address.contains(':') { "-6" } else { "-4" }
+fn family(address: IpAddr) -> &'static str {
+    if address.is_ipv6() { "-6" } else { "-4" }
 }
 
-fn host(address: &str) -> String {
-    match address.contains(':') {
-        true => format!("[{address}]"),
-        false => address.to_owned(),
+fn host(address: IpAddr) -> String {
+    match address {
+        IpAddr::V6(address) => format!("[{address}]"),
+        IpAddr::V4(address) => address.to_string(),
     }
 }
 
@@ -272,7 +185,8 @@ fn calls(bed: &Bed, servers: &[Pod]) -> Vec<Call> {
     assert_eq!(addresses.len(), 2, "{addresses:?}");
     let any: BTreeSet<String> = servers.iter().map(|server| server.name.clone()).collect();
     let mut calls = Vec::new();
-    for address in addresses.iter().map(|address| address.as_str().expect("a text")) {
+    let addresses = addresses.iter().map(|address| address.as_str().expect("a text"));
+    for address in addresses.map(|text| text.parse().expect("an address")) {
         for host in ["hello-web".to_owned(), host(address)] {
             calls.push(Call {
                 family: family(address),
@@ -282,7 +196,7 @@ fn calls(bed: &Bed, servers: &[Pod]) -> Vec<Call> {
         }
     }
     for server in servers {
-        calls.extend(server.addresses.iter().map(|address| Call {
+        calls.extend(server.addresses.iter().map(|&address| Call {
             family: family(address),
             url: format!("http://{}:8080/hostname", host(address)),
             answers: BTreeSet::from([server.name.clone()]),
@@ -304,8 +218,8 @@ fn expected_records(servers: &[Pod], admitted: &[Pod], denied: &[Pod]) -> BTreeS
                     },
                     "disposition": if allow { "allow" } else { "deny" },
                     "policies": [{ "kind": "NetworkPolicy", "name": POLICY, "namespace": NAMESPACE }],
-                    "src": client.party(&server.node),
-                    "dest": server.party(&server.node),
+                    "src": party(client, &server.node),
+                    "dest": party(server, &server.node),
                     "node_name": server.node,
                     "reason": if allow { "allowed" } else { "isolated" },
                 });
@@ -342,11 +256,6 @@ fn answer(command: &mut Command) -> String {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {error}");
     String::from_utf8(output.stdout).expect("UTF-8")
-}
-
-fn checkout() -> PathBuf {
-    let crate_folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    crate_folder.parent().expect("a workspace").to_owned()
 }
 
 fn samples_folder() -> String {
@@ -412,15 +321,17 @@ fn assert_tables(bed: &Bed) {
 #[test]
 #[ignore = "needs root and a cluster: `cargo xtask e2e`"]
 fn a_policy_admits_one_client_and_the_logs_and_statuses_say_so() {
-    let bed = Bed::new();
+    let bed = Bed::start("hello-web");
     bed.delete_samples();
+    let _samples = Samples(&bed);
     let (before, rest) = samples();
-    bed.apply(&before);
+    bed.apply_samples(&before);
     for object in ["deployment/hello-web", "daemonset/foo", "daemonset/other"] {
         kubernetes::roll_out(&bed.cluster, NAMESPACE, object, PATIENCE).expect("rolled out");
     }
     bed.wait(NAMESPACE, "flowlogpolicy/everything");
-    let (servers, foo, other) = (bed.pods("hello-web"), bed.pods("foo"), bed.pods("other"));
+    let of = |app| bed.pods(NAMESPACE, app);
+    let (servers, foo, other) = (of("hello-web"), of("foo"), of("other"));
     for pods in [&servers, &foo, &other] {
         let nodes: Vec<&str> = pods.iter().map(|pod| pod.node.as_str()).collect();
         assert_eq!(nodes, ["node1", "node2"], "{pods:?}");
@@ -429,7 +340,7 @@ fn a_policy_admits_one_client_and_the_logs_and_statuses_say_so() {
     let both = [foo.clone(), other.clone()].concat();
     bed.wait_until_admitted(&both, &calls, true);
 
-    bed.apply(&rest);
+    bed.apply_samples(&rest);
     bed.wait(NAMESPACE, &format!("policystatus/{POLICY}"));
     // At once: `Programmed` is True only when every node concerned enforces the policy.
     bed.assert_admitted(&other, &calls, false);
