@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use aya::programs::{SchedClassifier, TcAttachType};
+use kernel_bed::flows::{TCP, flow, key4, key6};
 use kernel_bed::{Bed, CAPACITIES, in_bed, open};
 use weir_abi::address::{Address, AddressValue, CidrKey};
 use weir_abi::config::Control;
-use weir_abi::flow::{FlowKey4, FlowKey6, FlowValue, Hop};
+use weir_abi::flow::{FlowKey4, FlowKey6};
 use weir_abi::service::Backend;
 use weir_agent::kernel::{AttachBy, Capacities, Config, FlowKey, Hook, Kernel, remove_all};
 use weir_agent::table::{Addresses, Backends, Cidrs, Maps as _, Workloads};
@@ -106,14 +107,7 @@ fn growing_works_with_filters_on_clsact() {
 }
 
 fn growing(bed: &Bed, attach_by: AttachBy) {
-    let (pod, uplink) = (bed.veth("pod"), bed.veth("uplink"));
-    let mut kernel = open(Config {
-        attach_by,
-        ..bed.config()
-    });
-    kernel.attach_pod(pod).unwrap();
-    kernel.attach_uplink(uplink).unwrap();
-    kernel.attach_cgroup(&bed.cgroup).unwrap();
+    let mut kernel = attached_everywhere(bed, attach_by);
     fill(&mut kernel);
     let (before, links) = (kernel.map_ids(), bed.links());
 
@@ -166,10 +160,7 @@ fn growing(bed: &Bed, attach_by: AttachBy) {
 
     // A restart with the former sizes keeps what has grown, but for the flow tables: their size is given, not grown.
     drop(kernel);
-    let mut kernel = open(Config {
-        attach_by,
-        ..bed.config()
-    });
+    let mut kernel = bed.kernel_by(attach_by);
     assert_eq!(kernel.capacity::<Addresses>().unwrap(), 1_024);
     assert_eq!(kernel.expire_flows(1).unwrap().v4.capacity, CAPACITIES.flows);
     assert_filled(&kernel);
@@ -185,7 +176,7 @@ fn growing(bed: &Bed, attach_by: AttachBy) {
 fn a_flow_table_that_shrinks_keeps_what_fits() {
     in_bed(|bed| {
         let mut kernel = bed.kernel();
-        let flows: Vec<_> = (0..800).map(|port| (key4(port), flow())).collect();
+        let flows: Vec<_> = (0..800).map(|port| (tcp4(port), flow(1, 0))).collect();
         kernel.write_flows(&flows).unwrap();
         kernel
             .grow(Capacities {
@@ -244,22 +235,16 @@ fn an_object_that_does_not_load_leaves_everything_as_it_was() {
 fn flows_of_an_agent_that_died_while_growing_are_not_lost() {
     in_bed(|bed| {
         let mut kernel = bed.kernel();
-        kernel.write_flows(&[(key4(1), flow())]).unwrap();
+        kernel.write_flows(&[(tcp4(1), flow(1, 0))]).unwrap();
         drop(kernel);
         // As if an agent had died between the switch and the renaming: programs have written to the next table.
         fs::create_dir(bed.bpffs().join("v2/next0")).unwrap();
-        fs::rename(
-            bed.bpffs().join("v2/maps/flows4"),
-            bed.bpffs().join("v2/next0/flows4"),
-        )
-        .unwrap();
-        fs::rename(
-            bed.bpffs().join("v2/maps/policy"),
-            bed.bpffs().join("v2/next0/policy"),
-        )
-        .unwrap();
+        for map in ["flows4", "policy"] {
+            let from = bed.bpffs().join("v2/maps").join(map);
+            fs::rename(from, bed.bpffs().join("v2/next0").join(map)).unwrap();
+        }
         let kernel = bed.kernel();
-        assert_eq!(flows::<FlowKey4>(&kernel), [key4(1)].into());
+        assert_eq!(flows::<FlowKey4>(&kernel), [tcp4(1)].into());
         assert_eq!(bed.pins(), map_pins());
     });
 }
@@ -268,14 +253,7 @@ fn flows_of_an_agent_that_died_while_growing_are_not_lost() {
 fn nothing_is_left_after_removal() {
     for attach_by in [AttachBy::Best, AttachBy::Clsact] {
         in_bed(|bed| {
-            let (pod, uplink) = (bed.veth("pod"), bed.veth("uplink"));
-            let mut kernel = open(Config {
-                attach_by,
-                ..bed.config()
-            });
-            kernel.attach_pod(pod).unwrap();
-            kernel.attach_uplink(uplink).unwrap();
-            kernel.attach_cgroup(&bed.cgroup).unwrap();
+            let kernel = attached_everywhere(bed, attach_by);
             assert_eq!(running(bed, attach_by).len(), Hook::ALL.len());
             drop(kernel);
             remove_all(&bed.bpffs(), &bed.state()).unwrap();
@@ -309,6 +287,16 @@ fn a_bpffs_of_others_stays_and_so_do_their_pins() {
     });
 }
 
+/// An agent with a pod, an uplink and a cgroup.
+fn attached_everywhere(bed: &Bed, attach_by: AttachBy) -> Kernel {
+    let (pod, uplink) = (bed.veth("pod"), bed.veth("uplink"));
+    let mut kernel = bed.kernel_by(attach_by);
+    kernel.attach_pod(pod).unwrap();
+    kernel.attach_uplink(uplink).unwrap();
+    kernel.attach_cgroup(&bed.cgroup).unwrap();
+    kernel
+}
+
 /// Ids of the maps that outlive programs.
 fn unrenewed(kernel: &Kernel) -> BTreeMap<String, u32> {
     kernel
@@ -318,88 +306,51 @@ fn unrenewed(kernel: &Kernel) -> BTreeMap<String, u32> {
         .collect()
 }
 
+const CONTROL: Control = Control {
+    revision: 3,
+    log_budget: 4,
+};
+
+fn addresses() -> [(Address, AddressValue); 1] {
+    let value = AddressValue {
+        identity: 4,
+        flags: 0,
+    };
+    [(Address::from_v4(9), value)]
+}
+
+fn cidrs() -> [(CidrKey, u32); 1] {
+    let key = CidrKey {
+        prefix_len: 8,
+        address: [1, 0, 0, 0],
+    };
+    [(key, 5)]
+}
+
+fn backends() -> [(u32, Backend); 1] {
+    let backend = Backend {
+        port: 80,
+        ..Backend::default()
+    };
+    [(500, backend)]
+}
+
 fn fill(kernel: &mut Kernel) {
-    kernel
-        .write::<Addresses>(&[(
-            Address::from_v4(9),
-            AddressValue {
-                identity: 4,
-                flags: 0,
-            },
-        )])
-        .unwrap();
-    kernel
-        .write::<Cidrs>(&[(
-            CidrKey {
-                prefix_len: 8,
-                address: [1, 0, 0, 0],
-            },
-            5,
-        )])
-        .unwrap();
-    kernel
-        .write::<Backends>(&[(
-            500,
-            Backend {
-                port: 80,
-                ..Backend::default()
-            },
-        )])
-        .unwrap();
-    kernel
-        .set_control(Control {
-            revision: 3,
-            log_budget: 4,
-        })
-        .unwrap();
-    kernel
-        .write_flows(&(0..600).map(|port| (key4(port), flow())).collect::<Vec<_>>())
-        .unwrap();
-    kernel.write_flows(&[(key6(), flow())]).unwrap();
+    kernel.write::<Addresses>(&addresses()).unwrap();
+    kernel.write::<Cidrs>(&cidrs()).unwrap();
+    kernel.write::<Backends>(&backends()).unwrap();
+    kernel.set_control(CONTROL).unwrap();
+    let flows: Vec<_> = (0..600).map(|port| (tcp4(port), flow(1, 0))).collect();
+    kernel.write_flows(&flows).unwrap();
+    kernel.write_flows(&[(key6(), flow(1, 0))]).unwrap();
 }
 
 fn assert_filled(kernel: &Kernel) {
-    assert_eq!(
-        kernel.read::<Addresses>().unwrap(),
-        [(
-            Address::from_v4(9),
-            AddressValue {
-                identity: 4,
-                flags: 0
-            }
-        )]
-        .into()
-    );
-    assert_eq!(
-        kernel.read::<Cidrs>().unwrap(),
-        [(
-            CidrKey {
-                prefix_len: 8,
-                address: [1, 0, 0, 0]
-            },
-            5
-        )]
-        .into()
-    );
-    assert_eq!(
-        kernel.read::<Backends>().unwrap(),
-        [(
-            500,
-            Backend {
-                port: 80,
-                ..Backend::default()
-            }
-        )]
-        .into()
-    );
-    assert_eq!(
-        kernel.control().unwrap(),
-        Control {
-            revision: 3,
-            log_budget: 4
-        }
-    );
-    assert_eq!(flows::<FlowKey4>(kernel), (0..600).map(key4).collect());
+    assert_eq!(kernel.read::<Addresses>().unwrap(), addresses().into());
+    assert_eq!(kernel.read::<Cidrs>().unwrap(), cidrs().into());
+    assert_eq!(kernel.read::<Backends>().unwrap(), backends().into());
+    assert_eq!(kernel.control().unwrap(), CONTROL);
+    assert_eq!(flows::<FlowKey4>(kernel), (0..600).map(tcp4).collect());
     assert_eq!(flows::<FlowKey6>(kernel), [key6()].into());
 }
 
@@ -407,7 +358,7 @@ fn flows<K: FlowKey + Ord>(kernel: &Kernel) -> BTreeSet<K> {
     let mut keys = BTreeSet::new();
     kernel
         .for_each_flow::<K>(|key, value| {
-            assert_eq!(value, flow());
+            assert_eq!(value, flow(1, 0));
             keys.insert(key);
         })
         .unwrap();
@@ -476,39 +427,6 @@ fn broken_object(object: &[u8]) -> Vec<u8> {
     broken
 }
 
-fn key4(port: u16) -> FlowKey4 {
-    FlowKey4 {
-        low: 1,
-        high: 2,
-        low_port: port,
-        high_port: 80,
-        protocol: 6,
-        padding: [0; 3],
-    }
-}
-
-fn key6() -> FlowKey6 {
-    FlowKey6 {
-        low: Address([1; 4]),
-        high: Address([2; 4]),
-        low_port: 1,
-        high_port: 80,
-        protocol: 6,
-        padding: [0; 3],
-    }
-}
-
-fn flow() -> FlowValue {
-    FlowValue {
-        revision: 1,
-        seen: 1,
-        flags: 0,
-        rewrite_source_port: 0,
-        rewrite_destination_port: 0,
-        hops: [Hop::default(); 2],
-        egress_rule: 0,
-        ingress_rule: 0,
-        rewrite_source: Address::default(),
-        rewrite_destination: Address::default(),
-    }
+fn tcp4(port: u16) -> FlowKey4 {
+    key4(port, TCP)
 }

@@ -7,13 +7,14 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
+use kernel_bed::flows::{TCP, UDP, flow, key4};
 use kernel_bed::{CAPACITIES, in_bed, open};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, TestRunner};
 use weir_abi::address::{Address, AddressValue, CidrKey};
 use weir_abi::config::Control;
-use weir_abi::flow::{FlowKey4, FlowValue, Hop, flow_flags};
+use weir_abi::flow::{FlowKey4, flow_flags};
 use weir_abi::policy::{NumberKey, NumberValue, PolicyKey, PolicyValue, PortKey, PortValue, RuleCount};
 use weir_abi::service::{Backend, ServiceKey, ServiceValue};
 use weir_abi::slots::Slots;
@@ -206,17 +207,7 @@ fn a_full_table_names_itself_the_key_and_its_capacity() {
         let kernel = &mut open(config);
         let workload = Workload::default();
         let entries: Vec<_> = (1..=3).map(|n| (address(n), workload)).collect();
-        let error = kernel.write::<Workloads>(&entries).unwrap_err();
-        assert_eq!(
-            (error.kind(), error.to_string()),
-            (
-                ErrorKind::StorageFull,
-                format!(
-                    "map workloads: writing {:?}: the map is full, it has room for 2 entries",
-                    address(3)
-                )
-            )
-        );
+        is_full::<Workloads>(kernel, &entries, "workloads", &format!("{:?}", address(3)));
         // What came before the one that was refused is in.
         assert_eq!(
             kernel.read::<Workloads>().unwrap(),
@@ -224,27 +215,18 @@ fn a_full_table_names_itself_the_key_and_its_capacity() {
         );
 
         let entries: Vec<_> = (1..=3).map(|n| (cidr(n), 1)).collect();
-        let error = kernel.write::<Cidrs>(&entries).unwrap_err();
-        assert_eq!(
-            (error.kind(), error.to_string()),
-            (
-                ErrorKind::StorageFull,
-                format!(
-                    "map cidrs: writing {:?}: the map is full, it has room for 2 entries",
-                    cidr(3)
-                )
-            )
-        );
-
-        let error = kernel.write::<Backends>(&[(2, Backend::default())]).unwrap_err();
-        assert_eq!(
-            (error.kind(), error.to_string()),
-            (
-                ErrorKind::StorageFull,
-                "map backends: writing 2: the map is full, it has room for 2 entries".to_owned()
-            )
-        );
+        is_full::<Cidrs>(kernel, &entries, "cidrs", &format!("{:?}", cidr(3)));
+        is_full::<Backends>(kernel, &[(2, Backend::default())], "backends", "2");
     });
+}
+
+fn is_full<T: Table>(kernel: &mut Kernel, entries: &[(T::Key, T::Value)], map: &str, key: &str) {
+    let error = kernel.write::<T>(entries).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StorageFull);
+    assert_eq!(
+        error.to_string(),
+        format!("map {map}: writing {key}: the map is full, it has room for 2 entries")
+    );
 }
 
 #[test]
@@ -285,15 +267,13 @@ fn only_idle_flows_expire() {
     in_bed(|bed| {
         let kernel = &mut bed.kernel();
         let now = 100_000;
-        let tcp = 6;
-        let udp = 17;
         let answered = flow_flags::ANSWERED;
         let flows = [
-            (flow_key(1, tcp), flow(now - 20, answered)),
-            (flow_key(2, tcp), flow(now - 20, answered | flow_flags::CLOSED)),
-            (flow_key(3, tcp), flow(now - 100, 0)),
-            (flow_key(4, udp), flow(now - 100, answered)),
-            (flow_key(5, udp), flow(now - 1_000, answered)),
+            (key4(1, TCP), flow(now - 20, answered)),
+            (key4(2, TCP), flow(now - 20, answered | flow_flags::CLOSED)),
+            (key4(3, TCP), flow(now - 100, 0)),
+            (key4(4, UDP), flow(now - 100, answered)),
+            (key4(5, UDP), flow(now - 1_000, answered)),
         ];
         kernel.write_flows(&flows).unwrap();
         let kept = FlowTable {
@@ -350,31 +330,5 @@ fn policy_value(n: u8) -> PolicyValue {
         dry_run: Slots::EMPTY,
         port_table: 0,
         prefix_lens: 0,
-    }
-}
-
-fn flow_key(port: u16, protocol: u8) -> FlowKey4 {
-    FlowKey4 {
-        low: 1,
-        high: 2,
-        low_port: port,
-        high_port: 80,
-        protocol,
-        padding: [0; 3],
-    }
-}
-
-fn flow(seen: u32, flags: u32) -> FlowValue {
-    FlowValue {
-        revision: 1,
-        seen,
-        flags,
-        rewrite_source_port: 0,
-        rewrite_destination_port: 0,
-        hops: [Hop::default(); 2],
-        egress_rule: 0,
-        ingress_rule: 0,
-        rewrite_source: Address::default(),
-        rewrite_destination: Address::default(),
     }
 }

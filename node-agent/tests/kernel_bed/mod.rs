@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(unreachable_pub, reason = "a module of test binaries")]
 
+pub mod flows;
 pub mod wire;
 
 use std::collections::BTreeMap;
@@ -111,6 +112,13 @@ impl Bed {
 
     pub fn kernel(&self) -> Kernel {
         open(self.config())
+    }
+
+    pub fn kernel_by(&self, attach_by: AttachBy) -> Kernel {
+        open(Config {
+            attach_by,
+            ..self.config()
+        })
     }
 
     /// Makes a pair of interfaces, and returns the index of the one with this name.
