@@ -36,7 +36,12 @@ impl Tables for Kernel {
 
     #[inline(always)]
     fn cidr(&self, key: &CidrKey) -> Option<u32> {
-        maps::CIDRS.get(&Key::new(key.prefix_len, key.address)).copied()
+        maps::CIDRS.get(trie_key(key)).copied()
+    }
+
+    #[inline(always)]
+    fn range(&self, key: &CidrKey) -> Option<u32> {
+        maps::NON_MASQUERADE.get(trie_key(key)).copied()
     }
 
     #[inline(always)]
@@ -69,6 +74,14 @@ impl Tables for Kernel {
     fn merge(&self, key: PolicyKey, _: &Connection, _: &mut Judgement) -> bool {
         subprogram::merge(key)
     }
+}
+
+/// The key as aya names it, where it stands.
+#[inline(always)]
+fn trie_key(key: &CidrKey) -> &Key<[u32; 4]> {
+    const { assert!(size_of::<CidrKey>() == size_of::<Key<[u32; 4]>>()) };
+    // SAFETY: both are the prefix length and then the address, without padding; `Key` asks for no alignment.
+    unsafe { &*core::ptr::from_ref(key).cast() }
 }
 
 #[inline(always)]

@@ -7,14 +7,15 @@ mod backends;
 mod cidrs;
 mod policy_sets;
 mod port_tables;
+mod ranges;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-pub(crate) use cidrs::NOBODY;
+pub(crate) use cidrs::{NOBODY, cidr_key};
 
-use weir_abi::address::{Address, AddressValue, UNKNOWN_IDENTITY, address_flags};
+use weir_abi::address::{Address, AddressValue, UNKNOWN_IDENTITY, UNKNOWN_POD, address_flags};
 use weir_abi::policy::number_space;
 use weir_abi::workload::{NO_POLICY_SET, Workload, workload_flags};
 use weir_policy::resolved::Cause;
@@ -27,6 +28,9 @@ use crate::numbers;
 use crate::plan::{Owner, Plan};
 use crate::services::ServicePort;
 use crate::workloads::PodInterface;
+
+/// The number that the policies' entries know it by is the one that the programs look for.
+const _: () = assert!(weir_policy::resolved::UNKNOWN_POD == UNKNOWN_POD);
 
 /// A pod of this node that has its interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +85,7 @@ pub fn desired(inputs: &Inputs<'_>, actual: &Contents) -> Result<Desired, TooMan
     let mut contents = Contents {
         addresses: addresses(inputs),
         cidrs: cidrs.entries.clone(),
-        non_masquerade: network::non_masquerade(inputs.network),
+        non_masquerade: ranges::ranges(inputs),
         masquerade: network::masquerade(inputs.network),
         ports: tables.entries.clone(),
         numbers: numbers::entries(number_space::RULE, &rules.numbers)
@@ -113,6 +117,10 @@ fn addresses(inputs: &Inputs<'_>) -> BTreeMap<Address, AddressValue> {
         let value = match owner {
             Owner::Pod(id) => AddressValue {
                 identity: *inputs.plan.pods.get(id)?,
+                flags: 0,
+            },
+            Owner::SomePod => AddressValue {
+                identity: UNKNOWN_POD,
                 flags: 0,
             },
             Owner::ThisNode => own,

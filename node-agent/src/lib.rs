@@ -45,6 +45,7 @@ pub mod standalone;
 pub mod sync;
 pub mod table;
 pub mod transition;
+mod trie;
 pub mod uplinks;
 pub mod watch;
 pub mod workloads;

@@ -1,19 +1,22 @@
 //! The agent's part of the plan, in a cluster: what the operator wants of this node, the address book, and the pods
 //! that are here, as the same [`Plan`] that standalone mode makes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use weir_abi::address::UNKNOWN_IDENTITY;
+use ipnet::IpNet;
+use weir_abi::address::{Address, CidrKey, UNKNOWN_IDENTITY};
 use weir_policy::identity::IdentityKey;
 use weir_policy::resolve;
 use weir_policy::resolved::IdentityNumber;
 use weir_policy::snapshot::{Pod, PodId, Snapshot};
 
-use crate::address_book::AddressBook;
+use crate::address_book::{AddressBook, NodeEntry};
+use crate::desired::cidr_key;
 use crate::node_spec::NodeSpec;
-use crate::plan::{Plan, owners};
+use crate::plan::{Owner, Plan, owners};
+use crate::trie::{Trie, host};
 
 /// A pod that is connected to this node, or is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,23 +101,60 @@ pub fn node_plan(
             .iter()
             .filter(|(id, pod)| pod.node != node && !pods.contains_key(id))
     };
-    let addresses = owners(
+    let (mut addresses, second) = owners(
         node,
         book.nodes.iter().map(|(name, node)| (name, &node.addresses)),
         pods.iter()
             .map(|(id, own)| (id, own.addresses))
             .chain(elsewhere().map(|(id, pod)| (id, &pod.addresses))),
     );
+    for (address, id) in second {
+        let Some(Owner::Pod(first)) = addresses.get(&address) else {
+            continue;
+        };
+        // One of the two has it no more, and nobody can tell which.
+        let identity = |id| book.pods.get(id).map(|pod| pod.identity);
+        if !pods.contains_key(first) && identity(first) != identity(id) {
+            addresses.insert(address, Owner::SomePod);
+        }
+    }
     numbers.extend(elsewhere().map(|(id, pod)| (id.clone(), pod.identity)));
     let plan = Plan {
         resolved: resolve(&spec.policies, &book.identities.numbers, &local),
         identity_numbers: book.identities.digests.clone(),
         pods: numbers,
         addresses,
+        pod_ranges: pod_ranges(node, book),
         flow_logs: spec.flow_logs.clone(),
         problems: Vec::new(),
     };
     NodePlan { plan, closed }
+}
+
+/// The pod CIDRs of other nodes, and what in them is no pod of theirs.
+fn pod_ranges(node: &str, book: &AddressBook) -> BTreeMap<CidrKey, bool> {
+    let (own, others): (Vec<_>, Vec<_>) = book.nodes.iter().partition(|(name, _)| *name == node);
+    let cidrs = |nodes: &[(&String, &NodeEntry)]| -> BTreeSet<IpNet> {
+        nodes
+            .iter()
+            .flat_map(|(_, entry)| &entry.pod_cidrs)
+            .copied()
+            .collect()
+    };
+    let of_others: BTreeMap<CidrKey, bool> = cidrs(&others)
+        .into_iter()
+        .map(|cidr| (cidr_key(cidr), true))
+        .collect();
+    let around = Trie::new(&of_others);
+    let own_cidrs = cidrs(&own).into_iter().map(cidr_key);
+    let nodes = book.nodes.values().flat_map(|entry| &entry.addresses);
+    let nodes = nodes.map(|address| host(Address::from_ip(*address)));
+    let exceptions: Vec<_> = own_cidrs
+        .chain(nodes)
+        .filter(|key| around.around(*key).is_some())
+        .map(|key| (key, false))
+        .collect();
+    of_others.into_iter().chain(exceptions).collect()
 }
 
 /// Why a pod of this identity is closed, if it is.
@@ -144,19 +184,18 @@ fn why_closed(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::sync::Arc;
 
     use proptest::prelude::*;
     use weir_policy::arbitrary;
     use weir_policy::cluster::Cluster;
     use weir_policy::evaluate::{Answer, End, Facts, Judgement, evaluate};
-    use weir_policy::resolved::Flow;
+    use weir_policy::resolved::{Flow, UNKNOWN_POD, Verdict};
 
     use super::*;
-    use crate::address_book::{Identities, NodeEntry, PodEntry};
+    use crate::address_book::{Identities, PodEntry};
     use crate::node_spec::{Closes, NotUnderstood};
-    use crate::plan::{Owner, identity_digest, plan};
+    use crate::plan::{identity_digest, plan};
 
     /// What the operator tells a node of the cluster: numbers with gaps, so that none is right by accident.
     fn told(cluster: &Cluster, node: &str) -> (NodeSpec, AddressBook) {
@@ -228,8 +267,17 @@ mod tests {
         .collect()
     }
 
-    /// What a plan says of a flow, with the rules that it names.
-    fn answer(plan: &Plan, snapshot: &Snapshot, node: &str, flow: &Flow) -> String {
+    fn unknown() -> End {
+        End {
+            local: None,
+            identity: Some(UNKNOWN_POD),
+        }
+    }
+
+    /// What a plan says of a flow.
+    fn judged(plan: &Plan, snapshot: &Snapshot, node: &str, flow: &Flow) -> Answer {
+        let ranges = Trie::new(&plan.pod_ranges);
+        let is_in_pod_range = |address| ranges.around(host(Address::from_ip(address))) == Some(&true);
         let end = |address| match plan.addresses.get(&address) {
             Some(Owner::Pod(id)) => End {
                 local: snapshot
@@ -239,6 +287,8 @@ mod tests {
                     .map(|_| id.clone()),
                 identity: plan.pods.get(id).copied(),
             },
+            Some(Owner::SomePod) => unknown(),
+            None if is_in_pod_range(address) => unknown(),
             Some(Owner::ThisNode | Owner::OtherNode(_)) | None => End::default(),
         };
         let facts = Facts {
@@ -246,7 +296,12 @@ mod tests {
             destination: end(flow.destination),
             exempt: false,
         };
-        let Answer { egress, ingress } = evaluate(&plan.resolved, flow, &facts);
+        evaluate(&plan.resolved, flow, &facts)
+    }
+
+    /// The same, with the rules that it names.
+    fn answer(plan: &Plan, snapshot: &Snapshot, node: &str, flow: &Flow) -> String {
+        let Answer { egress, ingress } = judged(plan, snapshot, node, flow);
         let words = |judgement: Option<Judgement>| {
             judgement.map(|judgement| {
                 [judgement.enforced, judgement.dry_run].map(|ruling| {
@@ -283,6 +338,104 @@ mod tests {
                 }
             }
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_pod_that_the_book_does_not_have_yet_is_allowed_no_more_than_when_it_has(
+            (snapshot, flows) in cases(),
+            known in proptest::collection::vec(any::<bool>(), 8),
+        ) {
+            let cluster = Cluster::new(snapshot);
+            for node in cluster.snapshot.nodes.keys() {
+                let (spec, mut book) = told(&cluster, node);
+                for (name, entry) in &mut book.nodes {
+                    let index = if name == "node-1" { 0 } else { 1 };
+                    let cidrs = [format!("10.0.{index}.0/24"), format!("fd00:0:0:{}::/64", index + 1)];
+                    entry.pod_cidrs = cidrs.map(|cidr| cidr.parse().expect("a CIDR")).into();
+                }
+                let own = own_pods(&cluster, node);
+                let after = node_plan(&spec, node, &book, &own).plan;
+                let mut known = known.iter().cycle();
+                book.pods.retain(|_, _| known.next() == Some(&true));
+                let before = node_plan(&spec, node, &book, &own).plan;
+                for flow in &flows {
+                    let [before, after] =
+                        [&before, &after].map(|plan| judged(plan, &cluster.snapshot, node, flow));
+                    for (before, after) in [(before.egress, after.egress), (before.ingress, after.ingress)] {
+                        let allows = |judgement: Option<Judgement>| {
+                            judgement.map(|it| [it.enforced.verdict, it.dry_run.verdict].map(|it| it == Verdict::Allow))
+                        };
+                        let (before, after) = (allows(before), allows(after));
+                        prop_assert_eq!(before.is_some(), after.is_some());
+                        let pairs = before.into_iter().flatten().zip(after.into_iter().flatten());
+                        prop_assert!(pairs.clone().all(|(before, after)| after || !before), "{:?}", flow);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ranges_are_of_other_nodes_pods_and_of_nobody_else() {
+        let mut book = book(&[]);
+        let node = |addresses: &[&str], cidrs: &[&str]| NodeEntry {
+            addresses: addresses
+                .iter()
+                .map(|text| text.parse().expect("an address"))
+                .collect(),
+            pod_cidrs: cidrs.iter().map(|text| text.parse().expect("a CIDR")).collect(),
+        };
+        book.nodes.insert(
+            "n1".to_owned(),
+            node(&["192.0.2.1"], &["10.2.1.0/24", "fd00:1::/64"]),
+        );
+        // A node speaks by an address of its pod CIDR, and has one around that of this node.
+        book.nodes.insert(
+            "n2".to_owned(),
+            node(&["192.0.2.2", "10.2.0.1"], &["10.2.0.0/16"]),
+        );
+        let key = |text: &str| cidr_key(text.parse().expect("a CIDR"));
+        let expected = BTreeMap::from([
+            (key("10.2.0.0/16"), true),
+            (key("10.2.1.0/24"), false),
+            (key("10.2.0.1/32"), false),
+        ]);
+        let planned = node_plan(&NodeSpec::default(), "n1", &book, &BTreeMap::new());
+        assert_eq!(planned.plan.pod_ranges, expected);
+    }
+
+    #[test]
+    fn of_two_pods_elsewhere_with_one_address_nobody_can_tell_which() {
+        let mut book = book(&[("web", 1), ("db", 2)]);
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let entry = |identity, addresses: &[&str]| PodEntry {
+            node: "n2".to_owned(),
+            identity,
+            addresses: addresses.iter().map(|text| ip(text)).collect(),
+        };
+        book.pods
+            .insert(PodId::new("shop", "old"), entry(1, &["10.2.0.1"]));
+        book.pods
+            .insert(PodId::new("shop", "same"), entry(1, &["10.2.0.2", "10.1.0.1"]));
+        book.pods
+            .insert(PodId::new("shop", "new"), entry(2, &["10.2.0.1"]));
+        book.pods
+            .insert(PodId::new("shop", "new-too"), entry(1, &["10.2.0.2"]));
+        let addresses = vec![ip("10.1.0.1")];
+        let own = OwnPod {
+            pod: None,
+            addresses: &addresses,
+        };
+        let pods = BTreeMap::from([(PodId::new("shop", "zero"), own)]);
+        let planned = node_plan(&NodeSpec::default(), "n1", &book, &pods);
+        let expected = BTreeMap::from([
+            // Its own node knows best.
+            (ip("10.1.0.1"), Owner::Pod(PodId::new("shop", "zero"))),
+            (ip("10.2.0.1"), Owner::SomePod),
+            (ip("10.2.0.2"), Owner::Pod(PodId::new("shop", "new-too"))),
+        ]);
+        assert_eq!(planned.plan.addresses, expected);
     }
 
     fn pod(labels: &[(&str, &str)]) -> Pod {

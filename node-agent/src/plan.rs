@@ -1,9 +1,11 @@
 //! The operator's part, for one node: which policies there are, what identities the pods have, what holds for the
 //! pods of this node. Standalone, the agent does it itself.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use weir_abi::address::CidrKey;
 use weir_abi::policy::{NumberKey, NumberValue, number_space};
 use weir_policy::identity::{IdentityKey, Relevance, keys};
 use weir_policy::lower::FlowLog;
@@ -25,6 +27,9 @@ pub struct Plan {
     pub pods: BTreeMap<PodId, IdentityNumber>,
     /// Whom each address belongs to.
     pub addresses: BTreeMap<IpAddr, Owner>,
+    /// Ranges of addresses; of those that have no owner and no longer range around them, whether they are other nodes'
+    /// pods.
+    pub pod_ranges: BTreeMap<CidrKey, bool>,
     pub flow_logs: BTreeMap<String, FlowLog>,
     pub problems: Vec<Problem>,
 }
@@ -32,6 +37,8 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
     Pod(PodId),
+    /// A pod of another node, of which nobody can tell the identity yet.
+    SomePod,
     ThisNode,
     OtherNode(String),
 }
@@ -72,14 +79,17 @@ pub fn plan(snapshot: &Snapshot, node: &str, existing: &BTreeMap<NumberKey, Numb
         .problems
         .extend(selects_nothing(&spans(&lowered.policies, snapshot)));
     lowered.problems.sort();
+    let (addresses, _) = owners(
+        node,
+        snapshot.nodes.iter().map(|(name, node)| (name, &node.addresses)),
+        keys.keys().map(|id| (id, &snapshot.pods[id].addresses)),
+    );
     Plan {
         resolved,
         pods: keys.iter().map(|(id, key)| (id.clone(), number(key))).collect(),
-        addresses: owners(
-            node,
-            snapshot.nodes.iter().map(|(name, node)| (name, &node.addresses)),
-            keys.keys().map(|id| (id, &snapshot.pods[id].addresses)),
-        ),
+        addresses,
+        // Every pod is in the manifests, or there is none.
+        pod_ranges: BTreeMap::new(),
         flow_logs: lowered.flow_logs,
         problems: lowered.problems,
         identity_numbers,
@@ -108,13 +118,15 @@ pub(crate) fn identity_digest(key: &IdentityKey) -> Digest {
     digest(parts.iter().map(String::as_str))
 }
 
-/// Who has each address: the node among those that claim it, or else the first of the pods.
+/// Who has each address: the node among those that claim it, or else the first of the pods. Of two pods, the second is
+/// returned beside.
 pub(crate) fn owners<'a>(
     this_node: &str,
     nodes: impl Iterator<Item = (&'a String, &'a Vec<IpAddr>)>,
     pods: impl Iterator<Item = (&'a PodId, &'a Vec<IpAddr>)>,
-) -> BTreeMap<IpAddr, Owner> {
+) -> (BTreeMap<IpAddr, Owner>, Vec<(IpAddr, &'a PodId)>) {
     let mut owners = BTreeMap::new();
+    let mut second = Vec::new();
     for (name, addresses) in nodes {
         let owner = if name == this_node {
             Owner::ThisNode
@@ -127,8 +139,17 @@ pub(crate) fn owners<'a>(
     }
     for (id, addresses) in pods {
         for address in addresses {
-            owners.entry(*address).or_insert_with(|| Owner::Pod(id.clone()));
+            match owners.entry(*address) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(Owner::Pod(id.clone()));
+                }
+                Entry::Occupied(taken) => {
+                    if matches!(taken.get(), Owner::Pod(_)) {
+                        second.push((*address, id));
+                    }
+                }
+            }
         }
     }
-    owners
+    (owners, second)
 }

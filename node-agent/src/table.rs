@@ -47,7 +47,7 @@ tables! {
     Services "services" ServiceKey => ServiceValue;
     /// Backends; an array, so every index below its capacity exists, and a free one is zero.
     Backends "backends" u32 => Backend;
-    /// Destinations that pods speak to as themselves.
+    /// Destinations that pods speak to as themselves, and which of them are the pods of other nodes.
     NonMasquerade "non_masquerade" CidrKey => u32;
     /// As whom pods speak to the outside; an array of one entry.
     Masquerades "masquerade" u32 => Masquerade;

@@ -4,20 +4,22 @@
 //! what it says before or after all the steps, for the same cause; a pod that comes is under the new policy and one
 //! that goes under the old one; and nothing that a Service or an entry points to is missing. If the agent dies on the
 //! way, that state stays, and the next one goes on from there. The two ends of a connection change one after the
-//! other, as they do on two nodes.
+//! other, as they do on two nodes. Only an address whose range of pods comes or goes, and of which nothing else is
+//! known, may be denied in between: nobody has it yet, or any more.
 
 mod passing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_abi::address::{Address, AddressValue, CidrKey};
-use weir_abi::config::Masquerade;
+use weir_abi::config::{Masquerade, POD_RANGE};
 use weir_abi::policy::{NumberKey, NumberValue, PolicyKey, PolicyValue, PortKey, PortValue};
 use weir_abi::service::{Backend, ServiceKey, ServiceValue};
 use weir_abi::workload::Workload;
 
 use crate::contents::Contents;
 use crate::desired::NOBODY;
+use crate::trie::Identities;
 use passing::Passing;
 
 /// One step. Each goes to one map; a step of many entries may stop half-way.
@@ -58,6 +60,7 @@ pub fn transition(actual: &Contents, desired: &Contents) -> Vec<Step> {
     let under_new_policies = passing_workloads(&passing, actual, desired, |_, new| *new);
     let present: BTreeMap<Address, Workload> = with_desired(&under_new_policies, &desired.workloads);
     let cidrs = CidrChanges::between(&actual.cidrs, &desired.cidrs);
+    let ranges = RangeChanges::between(&actual.non_masquerade, &desired.non_masquerade);
     let mut steps = vec![
         // What others point to.
         Step::WriteNumbers(changed(&actual.numbers, &desired.numbers)),
@@ -67,6 +70,8 @@ pub fn transition(actual: &Contents, desired: &Contents) -> Vec<Step> {
         Step::WritePolicy(changed(&actual.policy, &passing.entries)),
         // A pod that goes is closed before anything else changes, and the others know it as before.
         Step::DeleteWorkloads(removed(&actual.workloads, &desired.workloads)),
+        // A range of pods is closed, to those whom nobody knows, for as long as it is one before or after.
+        Step::WriteNonMasquerade(ranges.early),
         // Who is who: under the old policies first, which know the names in passing.
         Step::WriteAddresses(changed(&actual.addresses, &addresses)),
         Step::DeleteAddresses(removed(&actual.addresses, &addresses)),
@@ -85,13 +90,13 @@ pub fn transition(actual: &Contents, desired: &Contents) -> Vec<Step> {
         Step::WriteServices(changed(&actual.services, &desired.services)),
         Step::DeleteServices(removed(&actual.services, &desired.services)),
         // Who speaks as themselves goes on to while this begins, and while it ends.
-        Step::WriteNonMasquerade(changed(&actual.non_masquerade, &desired.non_masquerade)),
         Step::WriteMasquerade(changed(&actual.masquerade, &desired.masquerade)),
         Step::DeleteMasquerade(removed(&actual.masquerade, &desired.masquerade)),
+        Step::WriteNonMasquerade(ranges.late),
         Step::DeleteNonMasquerade(removed(&actual.non_masquerade, &desired.non_masquerade)),
     ];
     steps.retain(|step| !step.is_empty());
-    if steps.iter().any(Step::changes_decisions) {
+    if ranges.of_pods || steps.iter().any(Step::changes_decisions) {
         steps.push(Step::RaiseRevision);
     }
     let mut policy = removed(&actual.policy, &desired.policy);
@@ -192,9 +197,13 @@ fn passing_addresses(
     actual: &Contents,
     desired: &Contents,
 ) -> BTreeMap<Address, AddressValue> {
+    let (before, after) = (Identities::new(actual), Identities::new(desired));
     let addresses: BTreeSet<&Address> = actual.addresses.keys().chain(desired.addresses.keys()).collect();
     let owned = addresses.into_iter().filter_map(|address| {
-        let value = passing.address(actual.addresses.get(address), desired.addresses.get(address))?;
+        let value = passing.address(
+            (actual.addresses.get(address), before.of(*address)),
+            (desired.addresses.get(address), after.of(*address)),
+        )?;
         Some((*address, value))
     });
     owned.collect()
@@ -235,6 +244,35 @@ impl CidrChanges {
             .partition(|(key, number)| *number == NOBODY && actual.contains_key(key));
         early.reverse();
         Self { early, late }
+    }
+}
+
+/// Ranges to write before pods change their policies, and after.
+struct RangeChanges {
+    early: Vec<(CidrKey, u32)>,
+    late: Vec<(CidrKey, u32)>,
+    /// Whether some address may be a pod's, or no pod's, that was not before.
+    of_pods: bool,
+}
+
+impl RangeChanges {
+    fn between(actual: &BTreeMap<CidrKey, u32>, desired: &BTreeMap<CidrKey, u32>) -> Self {
+        let of_pods = |ranges: &BTreeMap<CidrKey, u32>, key: &CidrKey| {
+            ranges.get(key).is_some_and(|flags| flags & POD_RANGE != 0)
+        };
+        let keys = actual.keys().chain(desired.keys());
+        let (late, mut early): (Vec<_>, Vec<_>) = changed(actual, desired)
+            .into_iter()
+            .partition(|(key, _)| of_pods(actual, key) && !of_pods(desired, key));
+        // Longer ones first: an exception in a range is there before the range is.
+        early.reverse();
+        Self {
+            early,
+            late,
+            of_pods: keys
+                .into_iter()
+                .any(|key| of_pods(actual, key) != of_pods(desired, key)),
+        }
     }
 }
 

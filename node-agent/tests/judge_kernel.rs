@@ -6,7 +6,7 @@ mod kernel_bed;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use judging::cluster::{NODES, World, connected, desired_with, world};
+use judging::cluster::{NODES, World, connected, desired_with, world, world_with_pod_ranges};
 use judging::host::{Host, connection, sides};
 use kernel_bed::{Bed, CAPACITIES, in_bed, open};
 use proptest::prelude::*;
@@ -78,7 +78,7 @@ struct Outcome {
 fn the_kernel_agrees_with_the_host() {
     in_bed(|bed| {
         let judges = RefCell::new(Judges::new(bed));
-        let cases = world().prop_flat_map(|world| {
+        let cases = world_with_pod_ranges().prop_flat_map(|world| {
             let flows = arbitrary::some_flows(&world.snapshot, FLOWS);
             (Just(world), flows, any::<Option<proptest::sample::Index>>())
         });

@@ -86,6 +86,10 @@ pub struct AddressValue {
 /// What an address that is not in the map, or belongs to no pod, has for an identity.
 pub const UNKNOWN_IDENTITY: u32 = 0;
 
+/// What a pod of another node that is not in the map yet has for an identity: an address that is not in the map, and
+/// in a range of [`POD_RANGE`](crate::config::POD_RANGE)s.
+pub const UNKNOWN_POD: u32 = (1 << 31) - 1;
+
 pub mod address_flags {
     /// One of this node's own addresses. Traffic between it and the node's pods is always allowed.
     pub const LOCAL_NODE: u32 = 1 << 0;

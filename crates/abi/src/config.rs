@@ -38,9 +38,11 @@ pub struct Masquerade {
     pub padding: u32,
 }
 
-/// Value of the `non_masquerade` LPM trie, whose keys are [`CidrKey`](crate::address::CidrKey)s: destinations that
-/// pods speak to as themselves.
-pub const NON_MASQUERADE: u32 = 1;
+/// In every value of the `non_masquerade` LPM trie, whose keys are [`CidrKey`](crate::address::CidrKey)s: destinations
+/// that pods speak to as themselves.
+pub const NON_MASQUERADE: u32 = 1 << 0;
+/// Of those, the ranges that other nodes give their pods addresses of.
+pub const POD_RANGE: u32 = 1 << 1;
 
 /// Ports tried for one connection before it is given up.
 pub const PORT_ATTEMPTS: u32 = 32;

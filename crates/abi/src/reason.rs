@@ -62,6 +62,7 @@ reasons! {
     33 Isolated Drop "isolated" "policies isolate the pod and none of their rules allows the connection";
     34 PodClosed Drop "pod-closed" "the pod's policy is not in the kernel yet, so the pod is closed";
     35 SourceNotOwn Drop "source-not-own" "the sender used a source address that is not its own";
+    36 PeerUnknown Drop "peer-unknown" "the other end is a pod that this node knows nothing of yet, and policy does not admit every pod";
     40 Truncated Drop "truncated" "the packet ends inside a header";
     41 Malformed Drop "malformed" "a header contradicts itself";
     42 UnsupportedEtherType Drop "unsupported-ethertype" "neither IPv4 nor IPv6";

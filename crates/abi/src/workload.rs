@@ -28,6 +28,13 @@ pub mod workload_flags {
     /// Some side of the pod's policy set has CIDR entries.
     pub const INGRESS_CIDRS: u32 = 1 << 1;
     pub const EGRESS_CIDRS: u32 = 1 << 2;
+
+    /// Of the two above, that of a direction.
+    #[inline(always)]
+    pub const fn cidrs(direction: u32) -> u32 {
+        INGRESS_CIDRS << direction
+    }
+
     /// What the FlowLogPolicies want to hear of the pod.
     pub const LOG_INGRESS_ALLOW: u32 = 1 << 8;
     pub const LOG_INGRESS_DENY: u32 = 1 << 9;

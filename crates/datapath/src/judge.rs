@@ -3,14 +3,16 @@
 //! A connection passes when the source's egress side and the destination's ingress side both allow it; only ends
 //! that are pods of this node are judged here. On each side:
 //!
-//! 1. the entry of the peer's identity is found, or else the one for any peer;
+//! 1. the entry of the peer's identity is found, or else the one for any peer; who has none and an address of another
+//!    node's pods is [`UNKNOWN_POD`];
 //! 2. where the side has CIDR rules, the entry of the longest CIDR around the peer's address too;
 //! 3. of each, the longest matching port prefix replaces the slots;
 //! 4. tier by tier the better rank of the two holds;
 //! 5. Admin `Accept` and `Deny` are final and `Pass` goes on; a NetworkPolicy slot is final; Baseline `Accept` and
 //!    `Deny` are final; what is left is allowed.
 
-use weir_abi::address::{Address, CidrKey, UNKNOWN_IDENTITY, address_flags};
+use weir_abi::address::{Address, CidrKey, UNKNOWN_IDENTITY, UNKNOWN_POD, address_flags};
+use weir_abi::config::POD_RANGE;
 use weir_abi::event::{SideVerdict, side_verdict};
 use weir_abi::policy::{
     ANY_PEER, CIDR_PEER, EGRESS, INGRESS, NO_PORTS, NO_RULE, PolicyKey, PolicyValue, PortKey, PortValue, side,
@@ -58,7 +60,15 @@ pub struct Judgement {
     pub destination_identity: u32,
     pub egress: SideVerdict,
     pub ingress: SideVerdict,
-    /// The better slots of the entries found, of the side that is being judged.
+    /// Of the side that is being judged: what it says, the address of its peer, the peer's identity, the policy set and
+    /// the flags of its pod, the better slots of the entries found.
+    pub side: SideVerdict,
+    pub peer: CidrKey,
+    /// [`UNKNOWN_POD`] for a pod of another node whose identity is not known yet.
+    pub peer_identity: u32,
+    pub policy_set: u32,
+    pub flags: u32,
+    pub padding: u32,
     pub enforced: Slots,
     pub dry_run: Slots,
 }
@@ -69,6 +79,15 @@ impl Judgement {
         destination_identity: UNKNOWN_IDENTITY,
         egress: SideVerdict::NOT_JUDGED,
         ingress: SideVerdict::NOT_JUDGED,
+        side: SideVerdict::NOT_JUDGED,
+        peer: CidrKey {
+            prefix_len: 0,
+            address: [0; 4],
+        },
+        peer_identity: UNKNOWN_IDENTITY,
+        policy_set: NO_POLICY_SET,
+        flags: 0,
+        padding: 0,
         enforced: Slots::EMPTY,
         dry_run: Slots::EMPTY,
     };
@@ -101,13 +120,17 @@ pub fn judge<T: Tables>(tables: &T, connection: &Connection, judgement: &mut Jud
     }
     let mut reason = Reason::DefaultAllowed;
     if from_pod {
-        reason = tables.judge_side(EGRESS, connection, judgement);
+        reason = judge_end(tables, EGRESS, connection, judgement);
     }
     if to_pod && reason.is_forward() {
-        let ingress = tables.judge_side(INGRESS, connection, judgement);
+        let ingress = judge_end(tables, INGRESS, connection, judgement);
         if !matches!(ingress, Reason::DefaultAllowed) {
             reason = ingress;
         }
+    }
+    // The side that was judged last is the one that denies.
+    if judgement.peer_identity == UNKNOWN_POD && matches!(reason, Reason::RuleDenied | Reason::Isolated) {
+        return Reason::PeerUnknown;
     }
     reason
 }
@@ -126,7 +149,37 @@ fn peer<T: Tables>(tables: &T, address: &Address) -> Peer {
     }
 }
 
-/// Judges one side, the part of [`judge`] that [`Tables::judge_side`] does.
+/// Judges one side. Everything that the direction decides is decided here, so that the verifier goes through the rest
+/// once.
+#[inline(always)]
+pub fn judge_end<T: Tables>(
+    tables: &T,
+    direction: u32,
+    connection: &Connection,
+    judgement: &mut Judgement,
+) -> Reason {
+    let (pod, peer, identity) = if direction == EGRESS {
+        let identity = judgement.destination_identity;
+        (&connection.source_pod, &connection.destination, identity)
+    } else {
+        let identity = judgement.source_identity;
+        (&connection.destination_pod, &connection.source, identity)
+    };
+    judgement.peer.prefix_len = 128;
+    judgement.peer.address = peer.0;
+    judgement.peer_identity = identity;
+    judgement.policy_set = pod.policy_set;
+    judgement.flags = pod.flags;
+    let reason = tables.judge_side(direction, connection, judgement);
+    if direction == EGRESS {
+        judgement.egress = judgement.side;
+    } else {
+        judgement.ingress = judgement.side;
+    }
+    reason
+}
+
+/// The part of [`judge_end`] that [`Tables::judge_side`] does.
 #[inline(always)]
 pub fn judge_side<T: Tables>(
     tables: &T,
@@ -134,49 +187,28 @@ pub fn judge_side<T: Tables>(
     connection: &Connection,
     judgement: &mut Judgement,
 ) -> Reason {
-    let is_egress = direction == EGRESS;
-    let (pod, peer, address, cidrs_flag) = if is_egress {
-        let peer = judgement.destination_identity;
-        (
-            &connection.source_pod,
-            peer,
-            &connection.destination,
-            workload_flags::EGRESS_CIDRS,
-        )
-    } else {
-        let peer = judgement.source_identity;
-        (
-            &connection.destination_pod,
-            peer,
-            &connection.source,
-            workload_flags::INGRESS_CIDRS,
-        )
-    };
-    if pod.flags & workload_flags::CLOSED != 0 {
-        let verdict = if is_egress {
-            &mut judgement.egress
-        } else {
-            &mut judgement.ingress
-        };
-        *verdict = SideVerdict {
-            verdict: side_verdict::DENY,
-            ..SideVerdict::NOT_JUDGED
-        };
+    judgement.side = SideVerdict::NOT_JUDGED;
+    if judgement.flags & workload_flags::CLOSED != 0 {
+        judgement.side.verdict = side_verdict::DENY;
         return Reason::PodClosed;
     }
     judgement.enforced = Slots::EMPTY;
     judgement.dry_run = Slots::EMPTY;
-    if pod.policy_set != NO_POLICY_SET {
-        let side = side(pod.policy_set, direction);
+    if judgement.policy_set != NO_POLICY_SET {
+        let side = side(judgement.policy_set, direction);
+        if judgement.peer_identity == UNKNOWN_IDENTITY
+            && let Some(range) = tables.range(&judgement.peer)
+            && range & POD_RANGE != 0
+        {
+            judgement.peer_identity = UNKNOWN_POD;
+        }
+        let peer = judgement.peer_identity;
         let found = peer != UNKNOWN_IDENTITY && tables.merge(PolicyKey { side, peer }, connection, judgement);
         if !found {
             tables.merge(PolicyKey { side, peer: ANY_PEER }, connection, judgement);
         }
-        if pod.flags & cidrs_flag != 0
-            && let Some(number) = tables.cidr(&CidrKey {
-                prefix_len: 128,
-                address: address.0,
-            })
+        if judgement.flags & workload_flags::cidrs(direction) != 0
+            && let Some(number) = tables.cidr(&judgement.peer)
         {
             tables.merge(
                 PolicyKey {
@@ -190,15 +222,11 @@ pub fn judge_side<T: Tables>(
     }
     let enforced = evaluate(&judgement.enforced);
     let dry_run = evaluate(&judgement.dry_run);
-    let verdict = if is_egress {
-        &mut judgement.egress
-    } else {
-        &mut judgement.ingress
-    };
-    verdict.rule = enforced.rule;
-    verdict.dry_run_rule = dry_run.rule;
-    verdict.verdict = enforced.verdict;
-    verdict.dry_run_verdict = dry_run.verdict;
+    let side = &mut judgement.side;
+    side.rule = enforced.rule;
+    side.dry_run_rule = dry_run.rule;
+    side.verdict = enforced.verdict;
+    side.dry_run_verdict = dry_run.verdict;
     enforced.reason
 }
 

@@ -14,6 +14,9 @@ pub trait Tables {
     fn address(&self, address: &Address) -> Option<&AddressValue>;
     /// Number of the longest CIDR that contains the key's address.
     fn cidr(&self, key: &CidrKey) -> Option<u32>;
+    /// Value of the longest range around the key's address that is known of beside the addresses: bits of
+    /// [`NON_MASQUERADE`](weir_abi::config::NON_MASQUERADE) and [`POD_RANGE`](weir_abi::config::POD_RANGE).
+    fn range(&self, key: &CidrKey) -> Option<u32>;
     fn policy(&self, key: &PolicyKey) -> Option<&PolicyValue>;
     fn port(&self, key: &PortKey) -> Option<&PortValue>;
     fn service(&self, key: &ServiceKey) -> Option<&ServiceValue>;

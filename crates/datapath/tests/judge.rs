@@ -6,7 +6,8 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::FileFailurePersistence;
-use weir_abi::address::{Address, AddressValue, CidrKey, UNKNOWN_IDENTITY, address_flags};
+use weir_abi::address::{Address, AddressValue, CidrKey, UNKNOWN_IDENTITY, UNKNOWN_POD, address_flags};
+use weir_abi::config::{NON_MASQUERADE, POD_RANGE};
 use weir_abi::event::{SideVerdict, side_verdict};
 use weir_abi::policy::{
     ANY_PEER, CIDR_PEER, EGRESS, INGRESS, NO_RULE, PolicyKey, PolicyValue, PortKey, PortValue, side,
@@ -24,6 +25,8 @@ struct Maps {
     addresses: BTreeMap<Address, AddressValue>,
     /// The number of the one CIDR that every address is in.
     cidr: Option<u32>,
+    /// The value of the one range that every address is in.
+    range: Option<u32>,
     policy: BTreeMap<PolicyKey, PolicyValue>,
     ports: BTreeMap<PortKey, PortValue>,
     services: BTreeMap<ServiceKey, ServiceValue>,
@@ -41,6 +44,10 @@ impl Tables for Maps {
 
     fn cidr(&self, _: &CidrKey) -> Option<u32> {
         self.cidr
+    }
+
+    fn range(&self, _: &CidrKey) -> Option<u32> {
+        self.range
     }
 
     fn policy(&self, key: &PolicyKey) -> Option<&PolicyValue> {
@@ -84,7 +91,7 @@ fn slots() -> impl Strategy<Value = Slots> {
 }
 
 fn maps() -> impl Strategy<Value = Maps> {
-    let peer = select(vec![ANY_PEER, 1, 2, CIDR_PEER | 1]);
+    let peer = select(vec![ANY_PEER, 1, 2, UNKNOWN_POD, CIDR_PEER | 1]);
     let key = (select(NUMBERS.to_vec()), select(vec![INGRESS, EGRESS]), peer);
     let key = key.prop_map(|(set, direction, peer)| PolicyKey {
         side: side(set, direction),
@@ -119,14 +126,18 @@ fn maps() -> impl Strategy<Value = Maps> {
     let identity = identity.prop_map(|(identity, flags)| AddressValue { identity, flags });
     (
         btree_map(select(vec![SOURCE, DESTINATION]), identity, 0..3),
-        select(vec![None, Some(1)]),
+        (
+            select(vec![None, Some(1)]),
+            select(vec![None, Some(NON_MASQUERADE), Some(NON_MASQUERADE | POD_RANGE)]),
+        ),
         btree_map(key, value, 0..12),
         btree_map(port, decision, 0..12),
     )
-        .prop_map(|(addresses, cidr, policy, ports)| {
+        .prop_map(|(addresses, (cidr, range), policy, ports)| {
             let mut maps = Maps {
                 addresses,
                 cidr,
+                range,
                 policy,
                 ports,
                 ..Maps::default()
@@ -211,6 +222,12 @@ fn side_says(
         })
     };
     let mut found = Vec::new();
+    let is_pod = maps.range.is_some_and(|range| range & POD_RANGE != 0);
+    let peer = if peer == UNKNOWN_IDENTITY && is_pod {
+        UNKNOWN_POD
+    } else {
+        peer
+    };
     if pod.policy_set != 0 {
         let own = if peer == UNKNOWN_IDENTITY {
             None
@@ -243,6 +260,9 @@ fn side_says(
             None => (side_verdict::ALLOW, NO_RULE, Reason::DefaultAllowed),
             Some((slot, _)) if slots::action(slot) == ACCEPT => {
                 (side_verdict::ALLOW, slots::rule(slot), Reason::Allowed)
+            }
+            Some((slot, _)) if peer == UNKNOWN_POD => {
+                (side_verdict::DENY, slots::rule(slot), Reason::PeerUnknown)
             }
             Some((slot, denial)) => (side_verdict::DENY, slots::rule(slot), denial),
         }

@@ -7,6 +7,7 @@ mod cidrs;
 mod peers;
 mod ports;
 mod side;
+mod unknown;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -16,6 +16,9 @@ use crate::snapshot::PodId;
 /// An identity's number. Given by the operator (in standalone mode: by the agent); never 0.
 pub type IdentityNumber = u32;
 
+/// Stands among the identities for a pod whose own is not known yet. No identity has this number.
+pub const UNKNOWN_POD: IdentityNumber = (1 << 31) - 1;
+
 /// Index into [`Resolved::causes`].
 pub type CauseIndex = u32;
 
@@ -47,7 +50,8 @@ pub struct PolicySet {
 pub struct Side {
     /// What holds for a peer that has no entry of its own below.
     pub any: Option<Entry>,
-    /// Complete entries: each already contains what `any` says.
+    /// Complete entries: each already contains what `any` says. [`UNKNOWN_POD`] among them is allowed only what every
+    /// pod is.
     pub identities: BTreeMap<IdentityNumber, Entry>,
     /// By index into [`Resolved::cidrs`]. Complete entries: each already contains what `any` and every shorter
     /// CIDR around it say. Present only where it differs from `any`, or where a shorter CIDR around it differs.

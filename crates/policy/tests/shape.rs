@@ -7,7 +7,7 @@ use proptest::test_runner::FileFailurePersistence;
 use weir_policy::arbitrary;
 use weir_policy::cluster::Cluster;
 use weir_policy::resolved::{
-    Action, Cause, Decision, Direction, Entry, PolicySet, PortPrefix, Resolved, Side, Slot,
+    Action, Cause, Decision, Direction, Entry, PolicySet, PortPrefix, Resolved, Side, Slot, UNKNOWN_POD,
 };
 
 proptest! {
@@ -81,18 +81,28 @@ fn is_side_in_shape(resolved: &Resolved, side: &Side, direction: Direction) {
         return;
     };
     assert!(!side.identities.contains_key(&0), "no identity is 0");
+    let known = || {
+        side.identities
+            .iter()
+            .filter(|(number, _)| **number != UNKNOWN_POD)
+    };
     assert!(
-        side.identities.values().all(|entry| entry != any),
+        known().all(|(_, entry)| entry != any),
         "an identity's entry differs from any"
     );
     for entry in entries(side) {
-        are_slots_in_shape(resolved, &entry.decision, direction);
+        // Who may be passed on and denied is denied.
+        let passes = |action| match side.identities.get(&UNKNOWN_POD) {
+            Some(unknown) if unknown == entry && action == Action::Pass => [Action::Pass, Action::Deny],
+            _ => [action; 2],
+        };
+        are_slots_in_shape(resolved, &entry.decision, direction, passes);
         for (prefix, decision) in entry
             .ports
             .iter()
             .flat_map(|&table| &resolved.port_tables[table].prefixes)
         {
-            are_slots_in_shape(resolved, decision, direction);
+            are_slots_in_shape(resolved, decision, direction, passes);
             assert!(
                 matches!(prefix.protocol, 6 | 17 | 132) && prefix.len <= 16,
                 "{prefix:?}"
@@ -139,14 +149,20 @@ fn shortened(prefix: PortPrefix, len: u8) -> PortPrefix {
     }
 }
 
-fn are_slots_in_shape(resolved: &Resolved, decision: &Decision, direction: Direction) {
+/// `possible` are the actions that a slot may have whose rule has this one.
+fn are_slots_in_shape(
+    resolved: &Resolved,
+    decision: &Decision,
+    direction: Direction,
+    possible: impl Fn(Action) -> [Action; 2],
+) {
     for slots in [&decision.enforced, &decision.dry_run] {
         for slot in [slots.admin, slots.network_policy, slots.baseline]
             .into_iter()
             .flatten()
         {
             assert!(slot.rank < 1 << 30, "{slot:?}");
-            is_cause_of(&resolved.causes[slot.cause as usize], &slot, direction);
+            is_cause_of(&resolved.causes[slot.cause as usize], &slot, direction, &possible);
         }
         let network_policy = slots
             .network_policy
@@ -158,11 +174,14 @@ fn are_slots_in_shape(resolved: &Resolved, decision: &Decision, direction: Direc
     }
 }
 
-fn is_cause_of(cause: &Cause, slot: &Slot, of: Direction) {
+fn is_cause_of(cause: &Cause, slot: &Slot, of: Direction, possible: impl Fn(Action) -> [Action; 2]) {
     match cause {
         Cause::Rule {
             action, direction, ..
-        } => assert_eq!((*action, *direction), (slot.action, of), "{cause:?}"),
+        } => assert!(
+            possible(*action).contains(&slot.action) && *direction == of,
+            "{cause:?}"
+        ),
         Cause::Isolated { policies, direction } => {
             assert_eq!((Action::Deny, *direction), (slot.action, of), "{cause:?}");
             assert!(!policies.is_empty() && policies.is_sorted(), "{cause:?}");

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_abi::address::{Address, AddressValue, UNKNOWN_IDENTITY};
+use weir_abi::address::{Address, UNKNOWN_POD};
 use weir_abi::policy::{ANY_PEER, CIDR_PEER, EGRESS, INGRESS, PolicyKey, PolicyValue, side};
 use weir_abi::workload::workload_flags;
 use weir_policy::resolved::{Entry, PolicySet, Resolved, Side};
@@ -19,6 +19,7 @@ use weir_policy::resolved::{Entry, PolicySet, Resolved, Side};
 use super::cidrs::Cidrs;
 use super::port_tables::{Tables, pack};
 use crate::contents::Contents;
+use crate::trie::Identities;
 
 /// Direction and peer.
 type Place = (u32, u32);
@@ -210,32 +211,29 @@ impl Peers {
         Self {
             before: peers_in_use(actual),
             after: peers_in_use(desired),
-            some_are_renamed: some_are_renamed(actual, &desired.addresses),
+            some_are_renamed: some_are_renamed(actual, desired),
         }
     }
 }
 
-fn some_are_renamed(actual: &Contents, desired: &BTreeMap<Address, AddressValue>) -> bool {
-    let identity = |addresses: &BTreeMap<Address, AddressValue>, address| {
-        addresses
-            .get(address)
-            .map_or(UNKNOWN_IDENTITY, |value| value.identity)
-    };
-    let mut addresses = actual.addresses.keys().chain(desired.keys());
+fn some_are_renamed(actual: &Contents, desired: &Contents) -> bool {
+    let (before, after) = (Identities::new(actual), Identities::new(desired));
+    let mut addresses = actual.addresses.keys().chain(desired.addresses.keys());
     let mut workloads = actual
         .workloads
         .iter()
-        .filter(|(address, _)| desired.contains_key(address));
-    addresses.any(|address| identity(&actual.addresses, address) != identity(desired, address))
-        || workloads.any(|(address, workload)| workload.identity != identity(desired, address))
+        .filter(|(address, _)| desired.addresses.contains_key(address));
+    addresses.any(|address| before.of(*address) != after.of(*address))
+        || workloads.any(|(address, workload)| workload.identity != after.of(*address))
 }
 
-/// Identities that some address has, and CIDRs that are in the trie.
+/// Identities that some address has or may have, and CIDRs that are in the trie.
 fn peers_in_use(contents: &Contents) -> BTreeSet<u32> {
     let identities = contents.addresses.values().map(|value| value.identity);
     let local = contents.workloads.values().map(|workload| workload.identity);
     identities
         .chain(local)
+        .chain([UNKNOWN_POD])
         .chain(contents.cidrs.values().map(|number| CIDR_PEER | number))
         .collect()
 }

@@ -8,13 +8,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_abi::address::{Address, AddressValue, CidrKey, UNKNOWN_IDENTITY, address_flags};
+use weir_abi::address::{Address, AddressValue, CidrKey, UNKNOWN_IDENTITY, UNKNOWN_POD, address_flags};
 use weir_abi::policy::{ANY_PEER, CIDR_PEER, EGRESS, INGRESS, PolicyKey, PolicyValue, side};
 use weir_abi::workload::{NO_POLICY_SET, Workload};
 
 use crate::contents::Contents;
 use crate::desired::NOBODY;
 use crate::numbers::FIRST_PASSING_IDENTITY;
+use crate::trie::{Identities, Trie};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Passing {
@@ -43,22 +44,21 @@ impl Passing {
         passing
     }
 
-    /// What an address has for an owner while pods change their policies. The node's own are exempt from policy, and
+    /// What an address has for an owner while pods change their policies, given the entry and the identity that it has
+    /// and will have. The node's own are exempt from policy, and
     /// those that were or will be are so in between.
     pub(super) fn address(
         &self,
-        actual: Option<&AddressValue>,
-        desired: Option<&AddressValue>,
+        (actual, old): (Option<&AddressValue>, u32),
+        (desired, new): (Option<&AddressValue>, u32),
     ) -> Option<AddressValue> {
-        let (old, new) = (
-            actual.copied().unwrap_or_default(),
-            desired.copied().unwrap_or_default(),
-        );
+        let flags = |value: Option<&AddressValue>| value.map_or(0, |value| value.flags);
         let between = AddressValue {
-            identity: self.identity(old.identity, new.identity),
-            flags: new.flags | old.flags & address_flags::LOCAL_NODE,
+            identity: self.identity(old, new),
+            flags: flags(desired) | flags(actual) & address_flags::LOCAL_NODE,
         };
-        (desired.is_some() || between != AddressValue::default()).then_some(between)
+        let is_so_without = between.identity == new && between.flags == 0;
+        (desired.is_some() || !is_so_without).then_some(between)
     }
 
     /// A pod under its old policy or its new one, and the name that it has in between.
@@ -75,12 +75,13 @@ impl Passing {
 
     /// An address moves from one CIDR to another when one comes or goes between the two.
     fn add_cidrs(&mut self, sets: &Sets, actual: &Contents, desired: &Contents) {
+        let (before, after) = (Trie::new(&actual.cidrs), Trie::new(&desired.cidrs));
         for (key, number) in difference(&actual.cidrs, &desired.cidrs) {
-            let old = at_or_around(&actual.cidrs, key);
+            let old = before.around(key).copied();
             self.repeat(&actual.policy, &sets.left, old, number);
         }
         for (key, number) in difference(&desired.cidrs, &actual.cidrs) {
-            let new = at_or_around(&desired.cidrs, key);
+            let new = after.around(key).copied();
             self.repeat(&desired.policy, &sets.entered, new, number);
         }
     }
@@ -114,7 +115,8 @@ impl Passing {
         if sets.left.is_empty() {
             return;
         }
-        let in_use = identities(actual);
+        let mut in_use = identities(actual);
+        in_use.insert(UNKNOWN_POD);
         let mut free = free_names(&in_use, actual);
         // What the old policies will say of each new name.
         let mut promised: BTreeMap<u32, Vec<Option<PolicyValue>>> = BTreeMap::new();
@@ -228,21 +230,16 @@ fn identities(contents: &Contents) -> BTreeSet<u32> {
 fn free_names<'a>(in_use: &'a BTreeSet<u32>, actual: &Contents) -> impl Iterator<Item = u32> + use<'a> {
     let mut taken: BTreeSet<u32> = actual.policy.keys().map(|key| key.peer).collect();
     taken.extend(in_use);
-    (FIRST_PASSING_IDENTITY..CIDR_PEER).filter(move |name| !taken.contains(name))
+    (FIRST_PASSING_IDENTITY..UNKNOWN_POD).filter(move |name| !taken.contains(name))
 }
 
-/// Old and new identities of all peers that change theirs; [`UNKNOWN_IDENTITY`] of those that have none.
+/// Old and new identities of all peers that change theirs.
 fn renames(actual: &Contents, desired: &Contents) -> BTreeSet<(u32, u32)> {
-    let identity = |contents: &Contents, address| {
-        contents
-            .addresses
-            .get(address)
-            .map_or(UNKNOWN_IDENTITY, |it| it.identity)
-    };
+    let (before, after) = (Identities::new(actual), Identities::new(desired));
     let addresses: BTreeSet<&Address> = actual.addresses.keys().chain(desired.addresses.keys()).collect();
     let addresses = addresses
         .into_iter()
-        .map(|address| (identity(actual, address), identity(desired, address)));
+        .map(|address| (before.of(*address), after.of(*address)));
     let workloads = actual
         .workloads
         .iter()
@@ -262,19 +259,4 @@ fn difference(
         .iter()
         .filter(|(key, number)| from.get(key) != Some(number) && **number != NOBODY);
     new.map(|(key, number)| (*key, *number))
-}
-
-/// The number of the longest CIDR that contains `key`, itself included.
-fn at_or_around(cidrs: &BTreeMap<CidrKey, u32>, key: CidrKey) -> Option<u32> {
-    let address = u128::from_be_bytes(Address(key.address).octets());
-    (0..=key.prefix_len).rev().find_map(|prefix_len| {
-        let mask = u128::MAX.checked_shl(128 - prefix_len).unwrap_or(0);
-        let octets = (address & mask).to_be_bytes();
-        cidrs
-            .get(&CidrKey {
-                prefix_len,
-                address: Address::from_octets(octets).0,
-            })
-            .copied()
-    })
 }

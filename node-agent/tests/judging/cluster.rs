@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
+use weir_abi::address::{Address, CidrKey};
 use weir_agent::contents::Contents;
 use weir_agent::desired::{Desired, Inputs, LocalPod, desired};
 use weir_agent::log_wishes::LogWishes;
@@ -24,6 +25,8 @@ pub const RULE_CAPACITY: u32 = 4_096;
 pub struct World {
     pub snapshot: Snapshot,
     pub services: Vec<ServicePort>,
+    /// Whether the agents know which addresses are other nodes' pods that they have not heard of.
+    pub has_pod_ranges: bool,
 }
 
 /// The pods of `node` that policies see as pods.
@@ -84,7 +87,10 @@ pub fn desired_with(
     pods: &BTreeMap<PodId, LocalPod>,
     actual: &Contents,
 ) -> Desired {
-    let plan = planned(&world.snapshot, node, actual);
+    let mut plan = planned(&world.snapshot, node, actual);
+    if world.has_pod_ranges {
+        plan.pod_ranges = pod_ranges(node);
+    }
     let inputs = Inputs {
         plan: &plan,
         pods,
@@ -96,8 +102,34 @@ pub fn desired_with(
     desired(&inputs, actual).expect("fewer rules than numbers")
 }
 
+/// Of the other node.
+fn pod_ranges(node: &str) -> BTreeMap<CidrKey, bool> {
+    let (v4, v6) = if node == NODES[0] {
+        ([10, 0, 1, 0], [0xfd00, 0, 0, 2, 0, 0, 0, 0])
+    } else {
+        ([10, 0, 0, 0], [0xfd00, 0, 0, 1, 0, 0, 0, 0])
+    };
+    [(IpAddr::from(v4), 120), (IpAddr::from(v6), 64)]
+        .map(|(network, prefix_len)| {
+            let address = Address::from_ip(network).0;
+            (CidrKey { prefix_len, address }, true)
+        })
+        .into()
+}
+
 pub fn world() -> impl Strategy<Value = World> {
-    (arbitrary::snapshot(), services()).prop_map(|(snapshot, services)| World { snapshot, services })
+    (arbitrary::snapshot(), services()).prop_map(|(snapshot, services)| World {
+        snapshot,
+        services,
+        has_pod_ranges: false,
+    })
+}
+
+pub fn world_with_pod_ranges() -> impl Strategy<Value = World> {
+    world().prop_map(|world| World {
+        has_pod_ranges: true,
+        ..world
+    })
 }
 
 /// Few addresses and ports, so that two sets of Services meet.
@@ -162,6 +194,7 @@ pub fn changed(world: &World, other: &World, coins: &[bool]) -> World {
     World {
         snapshot: without_shared_addresses(snapshot),
         services: services.into_values().collect(),
+        has_pod_ranges: world.has_pod_ranges,
     }
 }
 

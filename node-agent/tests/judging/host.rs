@@ -1,5 +1,6 @@
 //! The second judge: the datapath built for the host, over the contents of the maps.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use weir_abi::address::{Address, AddressValue, CidrKey};
@@ -9,7 +10,7 @@ use weir_abi::reason::Reason;
 use weir_abi::service::{Backend, ServiceKey, ServiceValue};
 use weir_abi::workload::Workload;
 use weir_agent::contents::Contents;
-use weir_datapath::judge::{Connection, Judgement, judge};
+use weir_datapath::judge::{Connection, Judgement, judge, judge_end};
 use weir_datapath::tables::Tables;
 use weir_policy::resolved::Flow;
 
@@ -26,14 +27,12 @@ impl Tables for Host<'_> {
         self.0.addresses.get(address)
     }
 
-    /// As `BPF_MAP_TYPE_LPM_TRIE` finds it: of all that contain the key, the longest.
     fn cidr(&self, key: &CidrKey) -> Option<u32> {
-        let around =
-            |cidr: &CidrKey| cidr.prefix_len <= key.prefix_len && contains(cidr, Address(key.address));
-        let found = self.0.cidrs.iter().filter(|(cidr, _)| around(cidr));
-        found
-            .max_by_key(|(cidr, _)| cidr.prefix_len)
-            .map(|(_, number)| *number)
+        longest(&self.0.cidrs, key)
+    }
+
+    fn range(&self, key: &CidrKey) -> Option<u32> {
+        longest(&self.0.non_masquerade, key)
     }
 
     fn policy(&self, key: &PolicyKey) -> Option<&PolicyValue> {
@@ -51,6 +50,15 @@ impl Tables for Host<'_> {
     fn backend(&self, index: u32) -> Option<&Backend> {
         self.0.backends.get(&index)
     }
+}
+
+/// As `BPF_MAP_TYPE_LPM_TRIE` finds it: of all that contain the key, the longest.
+fn longest(trie: &BTreeMap<CidrKey, u32>, key: &CidrKey) -> Option<u32> {
+    let around = |cidr: &CidrKey| cidr.prefix_len <= key.prefix_len && contains(cidr, Address(key.address));
+    let found = trie.iter().filter(|(cidr, _)| around(cidr));
+    found
+        .max_by_key(|(cidr, _)| cidr.prefix_len)
+        .map(|(_, value)| *value)
 }
 
 fn contains(cidr: &CidrKey, address: Address) -> bool {
@@ -106,7 +114,7 @@ pub fn sides(contents: &Contents, flow: &Flow) -> Sides {
             if exempt {
                 return EXEMPT;
             }
-            host.judge_side(direction, &connection, &mut judgement);
+            judge_end(&host, direction, &connection, &mut judgement);
             if direction == EGRESS {
                 judgement.egress
             } else {

@@ -43,7 +43,7 @@ pub mod identity {
     pub const REMOTE: u32 = 9;
 }
 
-const A_SET: u32 = 1;
+pub const A_SET: u32 = 1;
 const B_SET: u32 = 2;
 const STRANGERS_4: u32 = 41;
 const STRANGERS_6: u32 = 61;

@@ -17,3 +17,4 @@ mod log;
 mod malformed;
 mod masquerade;
 mod services;
+mod unknown_pod;

@@ -11,7 +11,7 @@ use weir_policy::resolved::Flow;
 use weir_policy::snapshot::Snapshot;
 
 use crate::NODE;
-use crate::judging::cluster::{World, changed, desired_for, world};
+use crate::judging::cluster::{World, changed, desired_for, world, world_with_pod_ranges};
 use crate::judging::memory::{Failure, MemoryMaps};
 use crate::scratch::is_as_from_scratch;
 use crate::watch::watch;
@@ -32,7 +32,8 @@ fn history() -> impl Strategy<Value = History> {
         2 => vec(any::<bool>(), 40),
         1 => Just(vec![true; 40]),
     ];
-    (world(), vec((world(), coins), 1..4)).prop_flat_map(|(first, others)| {
+    let first = prop_oneof![world(), world_with_pod_ranges()];
+    (first, vec((world(), coins), 1..4)).prop_flat_map(|(first, others)| {
         let mut worlds = vec![first];
         for (other, coins) in &others {
             worlds.push(changed(&worlds[worlds.len() - 1], other, coins));

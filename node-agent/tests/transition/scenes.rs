@@ -151,6 +151,7 @@ fn cluster(pods: BTreeMap<PodId, Pod>, network_policies: BTreeMap<ObjectName, Ne
             ..Snapshot::default()
         },
         services: Vec::new(),
+        has_pod_ranges: false,
     }
 }
 

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::ports::{Claim, PortRange, Tables};
-use super::{Context, Isolation, SideKey, rule_cause};
+use super::{Context, Isolation, SideKey, rule_cause, unknown};
 use crate::identity::NamedPorts;
 use crate::model::{Network, Peer, Peers, Policy, PortMatch, Ports, Protocol, Rule, Tier};
 use crate::order::ranks;
-use crate::resolved::{Action, Cause, Decision, Direction, Entry, IdentityNumber, Side, Slot};
+use crate::resolved::{Action, Cause, Decision, Direction, Entry, IdentityNumber, Side, Slot, UNKNOWN_POD};
 
 /// The decisions of one side.
 pub(super) fn side(key: &SideKey, context: &Context<'_>, tables: &mut Tables) -> Side {
@@ -29,19 +29,19 @@ pub(super) fn side(key: &SideKey, context: &Context<'_>, tables: &mut Tables) ->
 }
 
 /// A rule with its place among the side's rules.
-struct Line<'a> {
-    tier: Tier,
-    slot: Slot,
-    dry_run: bool,
-    peers: &'a Peers,
+pub(super) struct Line<'a> {
+    pub(super) tier: Tier,
+    pub(super) slot: Slot,
+    pub(super) dry_run: bool,
+    pub(super) peers: &'a Peers,
     /// What it matches whoever the peer is.
-    ports: Numbers,
+    pub(super) ports: Numbers,
     /// Ports that only the peer's identity can number.
-    named: Vec<(Option<Protocol>, &'a str)>,
+    pub(super) named: Vec<(Option<Protocol>, &'a str)>,
 }
 
 /// Ports as numbers.
-enum Numbers {
+pub(super) enum Numbers {
     Any,
     Of(Vec<PortRange>),
 }
@@ -110,6 +110,12 @@ impl<'a> Builder<'a> {
                 entries.insert(*number, entry);
             }
         }
+        let mut claims = unknown::claims(&self.lines);
+        claims.extend_from_slice(&self.any);
+        let unknown = tables.entry(&claims);
+        if unknown != *any {
+            entries.insert(UNKNOWN_POD, unknown);
+        }
         entries
     }
 
@@ -173,7 +179,7 @@ impl<'a> Builder<'a> {
 }
 
 impl Line<'_> {
-    fn claim(&self, claims: &mut Vec<Claim>) {
+    pub(super) fn claim(&self, claims: &mut Vec<Claim>) {
         match &self.ports {
             Numbers::Any => claims.push(self.claim_of(None)),
             Numbers::Of(ranges) => claims.extend(ranges.iter().map(|range| self.claim_of(Some(*range)))),
@@ -187,7 +193,7 @@ impl Line<'_> {
         }
     }
 
-    fn claim_of(&self, ports: Option<PortRange>) -> Claim {
+    pub(super) fn claim_of(&self, ports: Option<PortRange>) -> Claim {
         Claim {
             tier: self.tier,
             slot: self.slot,
