@@ -28,8 +28,9 @@ use crate::writes::Writes;
 
 pub const FIELD_MANAGER: &str = "weir-operator";
 
-/// How many requests are under way at a time.
-const CONCURRENCY: usize = 32;
+/// How many requests are under way at a time. An API server with few cores answers no more of them at once, and whoever
+/// renews a Lease waits behind them.
+const CONCURRENCY: usize = 16;
 /// How many specs are in memory as JSON at a time.
 const SPECS: usize = 64;
 /// Waits between the tries of one request.

@@ -6,11 +6,13 @@ use k8s_openapi::jiff::Timestamp;
 use crate::statuses::{HeldConditions, Outcome, Status};
 
 /// What a change of a status is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
     None,
     /// As many nodes as there are have it, but they are more or fewer than before.
     Counts,
+    /// A node more is concerned and does not have it yet. Its pods that it is about are closed until then.
+    Growing,
     /// It may wait and be folded with the next ones.
     Passing,
     /// The spec is another one, or something has become true.
@@ -47,14 +49,7 @@ pub fn change(status: &Status, held: HeldConditions<'_>) -> Change {
         if known.observed_generation != Some(status.generation) || (!same_status && is_news(outcome)) {
             return Change::AtOnce;
         }
-        if !same_status || known.reason != outcome.reason {
-            change = Change::Passing;
-        } else if known.message != outcome.message && change != Change::Passing {
-            change = match outcome.condition == "Programmed" && outcome.holds {
-                true => Change::Counts,
-                false => Change::Passing,
-            };
-        }
+        change = change.max(weigh(outcome, known));
     }
     change
 }
@@ -62,6 +57,21 @@ pub fn change(status: &Status, held: HeldConditions<'_>) -> Change {
 /// Whether somebody may be waiting for this status of the condition.
 fn is_news(outcome: &Outcome) -> bool {
     outcome.holds || outcome.condition == "Accepted"
+}
+
+/// What another status, reason or message of the condition is worth, where it is no news.
+fn weigh(outcome: &Outcome, known: &Condition) -> Change {
+    let is_programmed = outcome.condition == "Programmed";
+    let same_status = known.status == text(outcome.holds);
+    if same_status && known.reason == outcome.reason && known.message == outcome.message {
+        Change::None
+    } else if is_programmed && same_status && outcome.holds {
+        Change::Counts
+    } else if is_programmed && !same_status && outcome.reason == "Pending" {
+        Change::Growing
+    } else {
+        Change::Passing
+    }
 }
 
 /// Whether people should hear of it even before anything else is known.
@@ -104,7 +114,7 @@ mod tests {
         Outcome {
             condition,
             holds,
-            reason: "Because".to_owned(),
+            reason: if holds { "Programmed" } else { "Pending" }.to_owned(),
             message: message.to_owned(),
         }
     }
@@ -159,7 +169,10 @@ mod tests {
         assert_eq!(change_from(&pending, &further), Change::Passing);
         let done = status(1, vec![outcome("Programmed", true, "2/2")]);
         assert_eq!(change_from(&pending, &done), Change::AtOnce);
-        assert_eq!(change_from(&done, &pending), Change::Passing);
+        assert_eq!(change_from(&done, &pending), Change::Growing);
+        let mut cut_off = outcome("Programmed", false, "1/2");
+        cut_off.reason = "AgentCutOff".to_owned();
+        assert_eq!(change_from(&done, &status(1, vec![cut_off])), Change::Passing);
         let newer = status(2, vec![outcome("Programmed", false, "1/2")]);
         assert_eq!(change_from(&pending, &newer), Change::AtOnce);
         let more = status(

@@ -10,6 +10,9 @@ use crate::statuses::Subject;
 /// A change that may wait does for this long, and so do two writes of one status.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long a node may take with what is in force on the others, before people hear of it.
+const GROWTH: Duration = Duration::from_secs(5);
+
 const RETRY: Duration = Duration::from_secs(5);
 
 /// How many writes a second tell of nothing but other counts, in the whole cluster.
@@ -32,8 +35,7 @@ pub struct Pace {
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
     since: Duration,
-    /// Nothing but counts has changed.
-    counts_only: bool,
+    change: Change,
 }
 
 /// Grows with time, up to a limit.
@@ -63,7 +65,10 @@ impl Pace {
     /// Begins a look at all statuses: chooses whose counts may be told, those first that have waited longest.
     pub fn begin(&mut self, now: Duration) {
         self.counts.grow(now);
-        let counts = self.waiting.iter().filter(|(_, waiting)| waiting.counts_only);
+        let counts = self
+            .waiting
+            .iter()
+            .filter(|(_, waiting)| waiting.change == Change::Counts);
         let mut oldest: Vec<(Duration, &Subject)> = counts
             .map(|(subject, waiting)| (waiting.since, subject))
             .collect();
@@ -83,9 +88,10 @@ impl Pace {
                 false
             }
             Change::AtOnce => true,
-            Change::Passing => self.has_waited(subject, false, now),
+            Change::Passing => self.has_waited(subject, change, INTERVAL, now),
+            Change::Growing => self.has_waited(subject, change, GROWTH, now),
             Change::Counts => {
-                let is_due = self.has_waited(subject, true, now) && self.chosen.contains(subject);
+                let is_due = self.has_waited(subject, change, INTERVAL, now) && self.chosen.contains(subject);
                 if is_due {
                     self.counts.left -= 1.0;
                 }
@@ -94,14 +100,16 @@ impl Pace {
         }
     }
 
-    fn has_waited(&mut self, subject: &Subject, counts_only: bool, now: Duration) -> bool {
-        let waiting = self.waiting.entry(subject.clone()).or_insert(Waiting {
-            since: now,
-            counts_only,
-        });
-        waiting.counts_only = counts_only;
+    fn has_waited(&mut self, subject: &Subject, change: Change, long: Duration, now: Duration) -> bool {
+        let waiting = Waiting { since: now, change };
+        let waiting = self.waiting.entry(subject.clone()).or_insert(waiting);
+        // A node that is there after all, or another one that is not yet: each has its own time.
+        if (waiting.change == Change::Growing) != (change == Change::Growing) {
+            waiting.since = now;
+        }
+        waiting.change = change;
         let last = self.written.get(subject).copied().unwrap_or_default();
-        now.saturating_sub(waiting.since.max(last)) >= INTERVAL
+        now.saturating_sub(waiting.since.max(last)) >= long
     }
 
     pub fn note_write(&mut self, subject: &Subject, now: Duration) {
@@ -113,7 +121,7 @@ impl Pace {
     pub fn note_failure(&mut self, subject: &Subject, now: Duration) {
         self.waiting.entry(subject.clone()).or_insert(Waiting {
             since: now,
-            counts_only: false,
+            change: Change::Passing,
         });
         self.not_before.insert(subject.clone(), now + RETRY);
     }
@@ -168,6 +176,24 @@ mod tests {
         assert!(!pace.is_due(&subject, Change::None, at(5500)));
         assert!(!pace.is_due(&subject, Change::Passing, at(6200)));
         assert!(pace.is_due(&subject, Change::Passing, at(7200)));
+    }
+
+    #[test]
+    fn a_node_more_is_told_if_it_takes_long() {
+        let mut pace = Pace::default();
+        let subject = subject("all");
+        let mut told = |change, millis| {
+            pace.begin(at(millis));
+            pace.is_due(&subject, change, at(millis))
+        };
+        assert!(!told(Change::Growing, 1000));
+        assert!(!told(Change::Growing, 5900));
+        // The node has it; then there is another one.
+        assert!(!told(Change::Counts, 5950));
+        assert!(!told(Change::Growing, 6500));
+        assert!(!told(Change::Growing, 11_400));
+        assert!(told(Change::Growing, 11_500));
+        assert!(told(Change::AtOnce, 11_500));
     }
 
     /// Every policy's counts change all the time: how often each is told, in so many seconds.
