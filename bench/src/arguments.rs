@@ -5,6 +5,7 @@ use std::thread::available_parallelism;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::api_scale::ApiScaleOptions;
 use crate::load::Load;
 
 #[derive(Debug, Clone, Parser)]
@@ -14,14 +15,14 @@ use crate::load::Load;
     after_help = "Last comes one line a figure: metric, value, unit, goal, and `ok` or `short`, with tabs between them."
 )]
 pub struct Arguments {
-    /// All of them, if none is named
+    /// `all`, if none is named
     #[command(subcommand)]
     pub benchmark: Option<Benchmark>,
     #[command(flatten)]
     pub options: Options,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Benchmark {
     /// What the dataplane adds to a bare veth pair: a packet, a round trip, a connection
     Tax,
@@ -29,7 +30,9 @@ pub enum Benchmark {
     Program,
     /// What the maps take with a large cluster in them, and how long writing them takes
     Memory,
-    /// All of these
+    /// What the operator takes in a large cluster: time, memory, writes. It needs no root
+    ApiScale(ApiScaleOptions),
+    /// All of these but `api-scale`
     All,
 }
 

@@ -3,9 +3,11 @@
 //! - [`tax`]: what the running agent's dataplane adds to a bare veth pair, by real traffic.
 //! - [`program`]: what a packet costs in the programs alone, by `BPF_PROG_TEST_RUN`.
 //! - [`memory`]: what the maps take with a large cluster in them.
+//! - [`api_scale`]: what the operator takes in a large cluster.
 //!
-//! Each makes what it needs in a [`Testbed`] and leaves nothing behind. They need root.
+//! Each leaves nothing behind. All but the last make what they need in a [`Testbed`], and need root.
 
+pub mod api_scale;
 mod arguments;
 mod figure;
 mod floor;
@@ -30,22 +32,30 @@ pub use statistics::Spread;
 /// Runs the benchmarks that were asked for, prints what they found, and saves it if that was asked for too.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let options = &arguments.options;
-    let machine = Machine::of_this()?;
-    let mut report = Report::new(machine);
+    let mut report = Report::new(Machine::of_this()?);
+    report.introduce(options)?;
+    match arguments.benchmark.as_ref().unwrap_or(&Benchmark::All) {
+        Benchmark::ApiScale(wanted) => api_scale::run(wanted, options, &mut report)?,
+        benchmark @ (Benchmark::Tax | Benchmark::Program | Benchmark::Memory | Benchmark::All) => {
+            on_testbed(benchmark, options, &mut report)?;
+        }
+    }
+    report.finish(options)
+}
+
+/// Runs the benchmarks that use network namespaces.
+fn on_testbed(benchmark: &Benchmark, options: &Options, report: &mut Report) -> Result<()> {
     let testbed =
         Testbed::new("bench").context("the benchmarks make network namespaces: run them as root")?;
     clean_up_on_interrupt(&testbed)?;
-    let benchmark = arguments.benchmark.unwrap_or(Benchmark::All);
-    report.introduce(options)?;
     if matches!(benchmark, Benchmark::Memory | Benchmark::All) {
-        memory::run(&testbed, options, &mut report)?;
+        memory::run(&testbed, options, report)?;
     }
     if matches!(benchmark, Benchmark::Program | Benchmark::All) {
-        program::run(&testbed, options, &mut report)?;
+        program::run(&testbed, options, report)?;
     }
     if matches!(benchmark, Benchmark::Tax | Benchmark::All) {
-        tax::run(&testbed, options, &mut report)?;
+        tax::run(&testbed, options, report)?;
     }
-    testbed.remove()?;
-    report.finish(options)
+    testbed.remove()
 }
