@@ -11,7 +11,10 @@ pub(crate) fn run(checkout: &Checkout, options: &PassedOn) -> Result<()> {
     println!("== setup: what this machine lacks");
     setup::run()?;
     println!("== build: the agent and the benchmarks, optimised (some minutes the first time)");
-    build_release(checkout, &["weir-agent", "weir-bench", "weir-operator", "weir-testbed"])?;
+    build_release(
+        checkout,
+        &["weir-agent", "weir-bench", "weir-operator", "weir-testbed"],
+    )?;
     println!("== bench");
     run_release(checkout, "weir-bench", "weir-bench", &options.arguments)
 }
