@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use weir_agent::cni::server::{Reply, Request, RequestKind, serve};
 use weir_agent::cni::store::{Attachment, Store};
 use weir_agent::cni::{attached, host_ifname, ipam};
+use weir_agent::metrics::{Build, Metrics};
 use weir_agent::workloads::{HOST_MAC, Mac, PodInterface};
 use weir_cni::CniError;
 use weir_cni::error::code;
@@ -25,6 +26,14 @@ pub(crate) struct Agent {
 struct Shared {
     attached: BTreeSet<AttachmentId>,
     refusal: Option<CniError>,
+}
+
+fn metrics() -> Arc<Metrics> {
+    let build = Build {
+        version: "0.1.0",
+        abi_version: 1,
+    };
+    Arc::new(Metrics::new(build).expect("metrics"))
 }
 
 pub(crate) fn socket(dir: &Path) -> PathBuf {
@@ -50,7 +59,7 @@ impl Agent {
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
-                let requests = serve(&socket).expect("served");
+                let requests = serve(&socket, metrics()).expect("served");
                 started.send(()).expect("awaited");
                 node.run(requests, stopped).await;
             });
