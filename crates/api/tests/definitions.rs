@@ -28,7 +28,7 @@ fn names_scopes_and_subresources() {
         "flowlogpolicies.dataplane.weir.dev Cluster [flp] [weir] status",
         "identityslices.dataplane.weir.dev Cluster [] [weir-internal]",
         "nodedataplanes.dataplane.weir.dev Cluster [ndp] [weir] status",
-        "policystatuses.dataplane.weir.dev Namespaced [npstatus] [weir]",
+        "policystatuses.dataplane.weir.dev Namespaced [npstatus] [weir] status",
     ];
     assert_eq!(found, expected);
 }
