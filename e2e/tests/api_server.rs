@@ -1,4 +1,4 @@
-//! An API server alone. Ignored by default: building one takes minutes the first time.
+//! An API server alone. Building one takes minutes the first time.
 
 use std::path::Path;
 use std::process::Command;
@@ -28,7 +28,6 @@ fn processes_of(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-#[ignore = "needs kube-apiserver built: `cargo xtask e2e`"]
 fn serves_keeps_what_is_stored_and_leaves_nothing() {
     let mut server = ApiServer::start().expect("an API server");
     let folder = server
@@ -57,7 +56,6 @@ fn serves_keeps_what_is_stored_and_leaves_nothing() {
 }
 
 #[test]
-#[ignore = "needs kube-apiserver built: `cargo xtask e2e`"]
 fn outlives_the_thread_that_started_it() {
     let start = std::thread::spawn(|| ApiServer::start().expect("an API server"));
     let server = start.join().expect("started");

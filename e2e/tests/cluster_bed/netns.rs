@@ -21,7 +21,8 @@ pub(crate) struct Netns(Arc<File>);
 /// when that does not run.
 pub(crate) fn folder(node: &Spec) -> Option<PathBuf> {
     let process = node.process()?;
-    Some(PathBuf::from(format!("/proc/{}/root/run/netns", process.pid())))
+    let root = PathBuf::from(format!("/proc/{}/root", process.pid()));
+    Some(root.join("run/netns"))
 }
 
 impl Netns {
