@@ -141,6 +141,22 @@ impl Half {
 }
 
 /// Routes to these nodes' pods, as the agent of node `number` makes them.
+/// Every kind of packet goes from the first of two ends to the second, and what answers it comes back.
+fn expect_reached(ends: &[(&End, &End)]) -> Result<()> {
+    let probes: Vec<_> = ends
+        .iter()
+        .flat_map(|(from, to)| {
+            [
+                tcp(from, to, PORT).answered(),
+                udp(from, to, PORT).answered(),
+                large_udp(from, to, PORT).answered(),
+                echo(from, to).answered(),
+            ]
+        })
+        .collect();
+    expect(&probes)
+}
+
 fn routes(place: &Place, number: u8, others: &[u8]) -> Result<Plan> {
     let others: BTreeMap<String, NodeNetwork> = others
         .iter()
@@ -168,22 +184,13 @@ fn pods_and_nodes_reach_each_other() -> Result<()> {
         assert_eq!((plan.operations.len(), plan.unrouted.len()), (2, 0), "{plan:?}");
         assert_eq!(routes(place, number, &[other])?, Plan::default());
     }
-    let mut expected = Vec::new();
-    for (from, to) in [
+    expect_reached(&[
         (&one.pod, &two.pod),
         (&two.pod, &one.pod),
         (&one.pod, &two.node),
         (&one.node, &two.pod),
         (&one.node, &two.node),
-    ] {
-        expected.extend([
-            tcp(from, to, PORT).answered(),
-            udp(from, to, PORT).answered(),
-            large_udp(from, to, PORT).answered(),
-            echo(from, to).answered(),
-        ]);
-    }
-    expect(&expected)?;
+    ])?;
 
     // A pod of another node is known by its labels, and a node is not a pod of its own.
     network_policy(&two.manifests, "only-pod1", &allow_ingress("pod2", "pod1"))?;
@@ -300,21 +307,12 @@ fn pods_reach_each_other_through_a_tunnel() -> Result<()> {
         half.hear_of(&one.pod, 1)?;
         half.hear_of(&two.pod, 2)?;
     }
-    let mut expected = Vec::new();
-    for (from, to) in [
+    expect_reached(&[
         (&one.pod, &two.pod),
         (&two.pod, &one.pod),
         (&one.node, &two.pod),
         (&one.pod, &two.node),
-    ] {
-        expected.extend([
-            tcp(from, to, PORT).answered(),
-            udp(from, to, PORT).answered(),
-            large_udp(from, to, PORT).answered(),
-            echo(from, to).answered(),
-        ]);
-    }
-    expect(&expected)?;
+    ])?;
     network_policy(&two.manifests, "only-pod1", &allow_ingress("pod2", "pod1"))?;
     expect(&[
         tcp(&one.pod, &two.pod, PORT).answered(),
